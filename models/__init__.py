@@ -1,0 +1,1 @@
+"""What turns text into scores. Serving needs numpy, tokenizers and onnxruntime; training needs torch."""

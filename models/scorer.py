@@ -1,0 +1,27 @@
+"""The one way in to a model: what the pipeline asks of a scorer, whichever it is."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from schemas.scores import Score
+
+
+class Scorer(Protocol):
+    """Turns texts into scores. Deterministic for one text within one batch; safe for one thread at a time."""
+
+    @property
+    def bundle(self) -> str:
+        """Identity of what scores: the bundle's name and the first 12 digits of its hash."""
+
+    def heads(self, stream: str) -> tuple[str, ...]:
+        """Names of the heads that apply to a stream, embedding left out."""
+
+    def score(self, texts: Sequence[str], stream: str) -> list[Score]:
+        """Score texts in the order given, through one encoder pass each.
+
+        Raises:
+            ScoringError: a text cannot be scored; the caller bisects.
+        """
+
+    def warm_up(self) -> None:
+        """Run the shapes that will be met, so that the first event does not pay for them."""

@@ -1,0 +1,1 @@
+"""What the data is: messages, labels, tables. Nobody here acts."""
