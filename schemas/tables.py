@@ -1,0 +1,287 @@
+"""The tables. Times are int64 microseconds since 1970, UTC; hashes are 16 bytes; JSON is JSONB on PostgreSQL."""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+# SQLite numbers rows by INTEGER PRIMARY KEY only.
+RowId = BigInteger().with_variant(Integer(), "sqlite")
+
+# One row: what is fixed when the database is created, and how far it has been pruned.
+instance = Table(
+    "instance",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("hash_key", LargeBinary, nullable=False),
+    Column("tick", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("pruned_before", BigInteger),
+    Column("seen_before", BigInteger),
+)
+
+# One event, counted once: (stream, source, event_id), as CloudEvents says.
+events = Table(
+    "events",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("stream", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("run", Text),
+    Column("cluster", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("incarnation", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("event_time", BigInteger, nullable=False),
+    Column("broker_time", BigInteger),
+    Column("ingest_time", BigInteger, nullable=False),
+    Column("visible_tick", BigInteger, nullable=False),
+    Column("future", Boolean, nullable=False),
+    Column("too_old", Boolean, nullable=False),
+    Column("truncated", Boolean, nullable=False),
+    Column("bundle", Text),
+    Column("rules", Text),
+    Column("traceparent", Text),
+    Column("subject", Text),
+    Column("apply_sequence", BigInteger),
+    Column("language", Text),
+    Column("signature", BigInteger),
+    Column("title", Text),
+    Column("text", Text),
+    Column("url", Text),
+    Column("entities", Json),
+    Column("attributes", Json),
+    # chat
+    Column("conversation", Text),
+    Column("role", Text),
+    Column("kind", Text),
+    Column("channel", Text),
+    # behavior
+    Column("item", Text),
+    Column("item_hash", LargeBinary),
+    Column("item_version", Text),
+    Column("action", Text),
+    Column("value", Double),
+    Column("session", Text),
+    UniqueConstraint("stream", "source", "event_id"),
+    Index(None, "stream", "visible_tick"),
+    Index(None, "event_time"),
+    Index(None, "subject"),
+    sqlite_autoincrement=True,
+)
+
+# What a bundle said of an event; stored scores are the truth and are never computed again.
+scores = Table(
+    "scores",
+    metadata,
+    Column("event", RowId, ForeignKey("events.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("bundle", Text, primary_key=True),
+    Column("heads", Json, nullable=False),
+    Column("embedding", LargeBinary),
+    Column("scale", Double),
+    Column("tokens", Integer, nullable=False),
+)
+
+# What a bundle said of an item's text; behavior events refer to it by item and text hash.
+item_scores = Table(
+    "item_scores",
+    metadata,
+    Column("item", Text, primary_key=True),
+    Column("text_hash", LargeBinary, primary_key=True),
+    Column("bundle", Text, primary_key=True),
+    Column("heads", Json, nullable=False),
+    Column("embedding", LargeBinary),
+    Column("scale", Double),
+    Column("tokens", Integer, nullable=False),
+    Column("truncated", Boolean, nullable=False),
+)
+
+# Identity (rule, group, episode); a match rule's episode is its event.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("rule", Text, nullable=False),
+    Column("group", Text, nullable=False),
+    Column("episode", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("stream", Text, nullable=False),
+    Column("event", RowId),
+    Column("run", Text),
+    Column("start_time", BigInteger, nullable=False),
+    Column("end_time", BigInteger),
+    Column("visible_tick", BigInteger, nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("bundle", Text, nullable=False),
+    Column("evidence", Json, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    UniqueConstraint("rule", "group", "episode"),
+    Index(None, "created_at"),
+)
+
+# What could not be used, bytes untouched. `identity` is the hash of where it came from.
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("identity", LargeBinary, nullable=False, unique=True),
+    Column("stream", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("run", Text),
+    Column("cluster", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("incarnation", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("exception", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary),
+    Column("headers", Json, nullable=False),
+    Column("broker_time", BigInteger),
+    Column("ingest_time", BigInteger, nullable=False),
+    Column("replayed_at", BigInteger),
+    Index(None, "ingest_time"),
+)
+
+# What must go out and survive a crash; claimed by lease. `event` leads a redelivered chunk to its messages.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("identity", Text, nullable=False, unique=True),
+    Column("event", RowId),
+    Column("receiver", Text, nullable=False),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary, nullable=False),
+    Column("headers", Json, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("sent_at", BigInteger),
+    Column("error", Text),
+    Index(None, "sent_at", "lease_until"),
+    Index(None, "event"),
+)
+
+# How far each partition has come: `stored` and `published` are the next offsets; the counts are of records.
+progress = Table(
+    "progress",
+    metadata,
+    Column("cluster", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("incarnation", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("stream", Text, nullable=False),
+    Column("stored", BigInteger, nullable=False),
+    Column("published", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("new", BigInteger, nullable=False),
+    Column("repeated", BigInteger, nullable=False),
+    Column("dead", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# Keys of pruned events, so that a replay of the log does not bring them back. `day` counts from 1970.
+seen = Table(
+    "seen",
+    metadata,
+    Column("key_hash", LargeBinary, primary_key=True),
+    Column("day", Integer, nullable=False),
+    Index(None, "day"),
+)
+
+# Keyed hash of a user or customer: the order of what was applied to a profile, and when they were forgotten.
+subjects = Table(
+    "subjects",
+    metadata,
+    Column("subject_hash", LargeBinary, primary_key=True),
+    Column("apply_sequence", BigInteger, nullable=False),
+    Column("forgotten_at", BigInteger),
+)
+
+# Event time of a stream (run empty: live; else that of a back-fill).
+watermarks = Table(
+    "watermarks",
+    metadata,
+    Column("stream", Text, primary_key=True),
+    Column("run", Text, primary_key=True),
+    Column("closed_tick", BigInteger, nullable=False),
+    Column("watermark", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# Back-fills. Their rows count for live rules from `attached_tick` on.
+runs = Table(
+    "runs",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("stream", Text, nullable=False),
+    Column("file", Text, nullable=False),
+    Column("notify", Boolean, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("attached_tick", BigInteger),
+)
+
+# Versions of the rules file as workers met them.
+rule_sets = Table(
+    "rule_sets",
+    metadata,
+    Column("version", Text, primary_key=True),
+    Column("rules", Json, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("active_tick", BigInteger),
+)
+
+__all__ = [
+    "Json",
+    "alerts",
+    "dead_letters",
+    "events",
+    "instance",
+    "item_scores",
+    "metadata",
+    "outbox",
+    "progress",
+    "rule_sets",
+    "runs",
+    "scores",
+    "seen",
+    "subjects",
+    "watermarks",
+]
