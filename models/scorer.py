@@ -16,6 +16,9 @@ class Scorer(Protocol):
     def heads(self, stream: str) -> tuple[str, ...]:
         """Names of the heads that apply to a stream, embedding left out."""
 
+    def labels(self, stream: str) -> dict[str, tuple[str, ...]]:
+        """Labels of each head that applies to a stream, in head order."""
+
     def score(self, texts: Sequence[str], stream: str) -> list[Score]:
         """Score texts in the order given, through one encoder pass each.
 
