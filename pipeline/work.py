@@ -1,0 +1,134 @@
+"""What passes between the stages of the flow: scored events on their way to the database, and what comes of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from schemas.errors import DataError
+from schemas.events import Dead, Event, Place, Record
+from schemas.scores import Score
+
+
+class ScoredEvent(Struct):
+    """An event with its score (None when it has no text) and `heads` as the JSON that is stored and sent."""
+
+    event: Event
+    score: Score | None
+    heads: bytes = b"{}"
+    signature: int | None = None
+    # What a behavior event's score is keyed by: a hash of the item's text.
+    item_hash: bytes | None = None
+
+
+class Work(Struct):
+    """A chunk ready for its transaction. `now` is the ingest time, microseconds."""
+
+    place: Place
+    records: Sequence[Record]
+    scored: list[ScoredEvent]
+    dead: list[Dead]
+    now: int
+    bundle: str
+    rules: str | None = None
+    notify: bool = True
+    # Until then the messages of this chunk are this worker's to send, microseconds.
+    lease_until: int = 0
+
+    def halves(self) -> tuple["Work", "Work"]:
+        """The same chunk in two, cut between records."""
+        middle = len(self.records) // 2
+        return self._part(self.records[:middle]), self._part(self.records[middle:])
+
+    def with_only(self, dead: list[Dead]) -> "Work":
+        """The same records, all dead."""
+        return Work(self.place, self.records, [], dead, self.now, self.bundle, self.rules, self.notify)
+
+    def _part(self, records: Sequence[Record]) -> "Work":
+        first, last = records[0].offset, records[-1].offset
+        scored = [each for each in self.scored if first <= each.event.record.offset <= last]
+        dead = [each for each in self.dead if first <= each.record.offset <= last]
+        return Work(self.place, records, scored, dead, self.now, self.bundle, self.rules, self.notify)
+
+
+class NewEvent(Struct):
+    """An event that this transaction stored for the first time: what reactions react to."""
+
+    id: int
+    event: Event
+    score: Score | None
+    visible_tick: int
+
+
+class Message(Struct):
+    """A message for a topic. `outbox` is the row to mark when the broker has confirmed it."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+    outbox: int | None = None
+
+
+class Outgoing(Struct):
+    """A scored event as it stands in the database; `offset` is its place in the order of its partition."""
+
+    source: str
+    id: str
+    time: int
+    key: str
+    bundle: str
+    truncated: bool
+    heads: bytes
+    offset: int
+
+
+class Applied(Struct):
+    """What a transaction did. Counts are of records; `repeated` were known before with the same content."""
+
+    new: int
+    repeated: int
+    dead: list[Dead]
+    outgoing: list[Outgoing]
+    outbox: list[Message]
+    alerts: int = 0
+    # The partition's next offset after this chunk.
+    until: int = 0
+
+    def joined(self, other: "Applied") -> "Applied":
+        """Both together, this one first."""
+        return Applied(
+            self.new + other.new,
+            self.repeated + other.repeated,
+            self.dead + other.dead,
+            self.outgoing + other.outgoing,
+            self.outbox + other.outbox,
+            self.alerts + other.alerts,
+            other.until,
+        )
+
+
+def dead_letter(record: Record, error: DataError, event: Event | None = None) -> Dead:
+    """The record as a dead letter of this error."""
+    name = None if event is None else event.name
+    return Dead(record, error.stage, error.reason, type(error).__name__, str(error), event=name)
+
+
+class AlertRow(Struct):
+    """An alert as a reaction raises it; times in microseconds."""
+
+    rule: str
+    group: str
+    episode: str
+    kind: str
+    state: str
+    severity: str
+    stream: str
+    start: int
+    visible_tick: int
+    definition: str
+    bundle: str
+    evidence: dict[str, Any]
+    event: int | None = None
+    end: int | None = None
+    version: int = 1
