@@ -1,0 +1,266 @@
+"""The transaction of a chunk: new events, scores, progress, reactions, outbox, dead letters, all or nothing."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipeline.store import bulk, known, rows
+from pipeline.store.clock import Clock, lock
+from pipeline.store.database import Database
+from pipeline.store.migrate import Instance
+from pipeline.store.subjects import next_sequences
+from pipeline.store.transaction import Transaction
+from pipeline.work import Applied, NewEvent, Outgoing, ScoredEvent, Work
+from schemas.events import Dead, Place, broker_time, encode_json
+from schemas.tables import dead_letters, item_scores, outbox, progress, scores, seen
+
+React = Callable[[Transaction, Sequence[NewEvent]], Awaitable[None]]
+
+# Built once: SQLAlchemy takes longer to build a statement than to run it from its cache.
+_OF_PARTITION = update(progress).where(
+    *[progress.c[name] == bindparam(f"own_{name}") for name in ("cluster", "topic", "incarnation", "partition")]
+)
+_ADVANCE = _OF_PARTITION.values(
+    stored=bindparam("to_stored"),
+    sequence=bindparam("to_sequence"),
+    published=bindparam("to_published"),
+    new=progress.c.new + bindparam("more_new"),
+    repeated=progress.c.repeated + bindparam("more_repeated"),
+    dead=progress.c.dead + bindparam("more_dead"),
+    updated_at=bindparam("moment"),
+)
+_PUBLISHED = _OF_PARTITION.where(progress.c.published < bindparam("confirmed")).values(
+    published=bindparam("confirmed")
+)
+
+
+class Confirmed(Struct):
+    """What the broker has confirmed since the last transaction of a partition."""
+
+    published: int = 0
+    outbox: list[int] = []
+
+
+class ChunkStore:
+    """Writes chunks. Safe to call again with the same chunk: only what is new counts."""
+
+    def __init__(self, database: Database, instance: Instance) -> None:
+        self.database = database
+        self.instance = instance
+        self._confirmed: dict[Place, Confirmed] = {}
+
+    def confirm(self, place: Place, applied: Applied) -> None:
+        """The broker has the messages of a chunk; the partition's next transaction writes that down."""
+        confirmed = self._confirmed.setdefault(place, Confirmed())
+        confirmed.published = max(confirmed.published, applied.until)
+        confirmed.outbox += [message.outbox for message in applied.outbox if message.outbox is not None]
+
+    async def flush(self, now: int) -> None:
+        """Write down what was confirmed since the last transactions."""
+        waiting, self._confirmed = self._confirmed, {}
+        try:
+            if waiting:
+                async with self.database.begin() as connection:
+                    for place, confirmed in waiting.items():
+                        await _write_confirmed(connection, place, confirmed, now)
+        except BaseException:
+            for place, confirmed in waiting.items():
+                self._take_back(place, confirmed)
+            raise
+
+    def _take_back(self, place: Place, confirmed: Confirmed) -> None:
+        later = self._confirmed.setdefault(place, Confirmed())
+        later.published = max(later.published, confirmed.published)
+        later.outbox += confirmed.outbox
+
+    async def apply(self, work: Work, react: React) -> Applied:
+        """One transaction for one chunk.
+
+        Raises:
+            DataError: the database or a reaction refuses some event; nothing was written.
+            DatabaseError: the database is away; nothing was written.
+        """
+        confirmed = self._confirmed.get(work.place, Confirmed())
+        published, sent = confirmed.published, list(confirmed.outbox)
+        async with self.database.begin() as connection:
+            clock = await lock(connection, work.place, work.now)
+            events, repeated, clashes = known.unique(work.scored)
+            events, pruned = await self._without_pruned(connection, events, clock)
+            columns = self._columns(work, events, clock)
+            if work.place.stream == "behavior":
+                columns["apply_sequence"] = await next_sequences(
+                    connection, self.instance.hash_key, columns["subject"]
+                )
+            ids = await bulk.insert_events(connection, rows.constants(work), columns) if events else []
+            old = [each for each, row in zip(events, ids, strict=True) if row is None]
+            before = await known.compare(connection, work.place.stream, old, clock.stored)
+            new = [index for index, row in enumerate(ids) if row is not None]
+            await self._insert_scores(connection, work, [(ids[index], events[index]) for index in new])
+            transaction = Transaction(connection, work.place, work.now, work.notify, work.lease_until)
+            await react(transaction, _reacting(new, ids, events, columns))
+            dead = work.dead + clashes + before.clashes
+            await _insert_dead(connection, work, dead)
+            applied = Applied(
+                new=len(new),
+                repeated=repeated + pruned + before.repeated,
+                dead=dead,
+                outgoing=sorted([_outgoing(work, events[index]) for index in new] + before.outgoing, key=_offset),
+                outbox=transaction.messages + await known.unsent(connection, before.rows),
+                alerts=transaction.alerts,
+                until=work.records[-1].offset + 1,
+            )
+            fresh = sum(1 for index in new if events[index].event.record.offset >= clock.stored)
+            await _advance(connection, work, clock, applied, fresh, published)
+            await _mark_sent(connection, sent, work.now)
+        confirmed.outbox = [row for row in confirmed.outbox if row not in sent]
+        return applied
+
+    def _columns(self, work: Work, events: Sequence[ScoredEvent], clock: Clock) -> dict[str, list[Any]]:
+        futures = [rows.is_future(each.event, work.now) for each in events]
+        columns = rows.columns(work.place.stream, events, futures)
+        columns["sequence"] = list(range(clock.sequence, clock.sequence + len(events)))
+        floor = clock.seen_before
+        columns["too_old"] = [floor is not None and each.event.time < floor for each in events]
+        columns["visible_tick"] = [
+            max(rows.own_tick(each.event, future, work.now, self.instance.tick), clock.closed_tick + 1)
+            for each, future in zip(events, futures, strict=True)
+        ]
+        return columns
+
+    async def _without_pruned(
+        self, connection: AsyncConnection, events: list[ScoredEvent], clock: Clock
+    ) -> tuple[list[ScoredEvent], int]:
+        floor = clock.pruned_before
+        old = {} if floor is None else {
+            rows.key_hash(self.instance.hash_key, each.event.stream, each.event.source, each.event.id): each
+            for each in events
+            if each.event.time < floor
+        }  # fmt: skip
+        if not old:
+            return events, 0
+        found = await connection.execute(select(seen.c.key_hash).where(seen.c.key_hash.in_(list(old))))
+        gone = {id(old[key]) for key in found.scalars()}
+        return [each for each in events if id(each) not in gone], len(gone)
+
+    async def _insert_scores(
+        self, connection: AsyncConnection, work: Work, new: Sequence[tuple[int | None, ScoredEvent]]
+    ) -> None:
+        scored = [(row, each, each.score) for row, each in new if each.score is not None]
+        shared: dict[str, list[Any]] = {
+            "bundle": [work.bundle] * len(scored),
+            "heads": [each.heads.decode() for _, each, _ in scored],
+            "embedding": [score.embedding or None for _, _, score in scored],
+            "scale": [score.scale if score.embedding else None for _, _, score in scored],
+            "tokens": [score.tokens for _, _, score in scored],
+        }
+        if work.place.stream != "behavior":
+            await bulk.insert_all(connection, scores, {"event": [row for row, _, _ in scored], **shared})
+            return
+        items: dict[str, list[Any]] = {
+            "item": [each.event.data.item for _, each, _ in scored],  # type: ignore[union-attr]
+            "text_hash": [each.item_hash for _, each, _ in scored],
+            "truncated": [score.truncated for _, _, score in scored],
+            **shared,
+        }
+        # Many events name few items, and two workers must take their locks in one order.
+        first = {
+            key: index
+            for index, key in reversed(list(enumerate(zip(items["item"], items["text_hash"], strict=True))))
+        }
+        await bulk.insert_all(connection, item_scores, rows.pick(items, [first[key] for key in sorted(first)]))
+
+
+def _reacting(
+    new: Sequence[int], ids: Sequence[int | None], events: Sequence[ScoredEvent], columns: dict[str, list[Any]]
+) -> list[NewEvent]:
+    return [
+        NewEvent(row, events[index].event, events[index].score, columns["visible_tick"][index])
+        for index in new
+        if (row := ids[index]) is not None and not columns["too_old"][index]
+    ]
+
+
+def _outgoing(work: Work, scored: ScoredEvent) -> Outgoing:
+    event = scored.event
+    truncated = scored.score is not None and scored.score.truncated
+    return Outgoing(
+        event.source, event.id, event.time, event.key, work.bundle, truncated, scored.heads, event.record.offset
+    )
+
+
+def _offset(outgoing: Outgoing) -> int:
+    return outgoing.offset
+
+
+async def _insert_dead(connection: AsyncConnection, work: Work, dead: Sequence[Dead]) -> None:
+    if not dead:
+        return
+    place = work.place
+    columns: dict[str, list[Any]] = {
+        name: [getattr(place, name)] * len(dead)
+        for name in ("stream", "origin", "run", "cluster", "topic", "incarnation", "partition")
+    }
+    records = [each.record for each in dead]
+    columns |= {
+        "identity": [rows.dead_letter_identity(place, each.offset, each.value) for each in records],
+        "offset": [each.offset for each in records],
+        "stage": [each.stage for each in dead],
+        "reason": [each.reason for each in dead],
+        "exception": [each.exception for each in dead],
+        "message": [_storable(each.message) for each in dead],
+        "attempts": [each.attempts for each in dead],
+        "key": [each.key for each in records],
+        "value": [each.value for each in records],
+        "headers": [
+            encode_json([[_storable(name), value] for name, value in each.headers or ()]).decode()
+            for each in records
+        ],
+        "broker_time": [broker_time(each) for each in records],
+        "ingest_time": [work.now] * len(dead),
+    }
+    await bulk.insert_all(connection, dead_letters, columns)
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+async def _advance(
+    connection: AsyncConnection, work: Work, clock: Clock, applied: Applied, new: int, published: int
+) -> None:
+    # Every offset is counted once, by what became of it first, however often it is delivered.
+    records = sum(1 for record in work.records if record.offset >= clock.stored)
+    dead = sum(1 for each in applied.dead if each.record.offset >= clock.stored)
+    values = {
+        "to_stored": max(clock.stored, applied.until),
+        "to_sequence": clock.sequence + len(work.scored),
+        "to_published": max(clock.published, published),
+        "more_new": new,
+        "more_repeated": records - dead - new,
+        "more_dead": dead,
+        "moment": work.now,
+    }
+    await connection.execute(_ADVANCE, {**_own(work.place), **values})
+
+
+async def _write_confirmed(connection: AsyncConnection, place: Place, confirmed: Confirmed, now: int) -> None:
+    if confirmed.published:
+        await connection.execute(_PUBLISHED, {**_own(place), "confirmed": confirmed.published})
+    await _mark_sent(connection, confirmed.outbox, now)
+
+
+async def _mark_sent(connection: AsyncConnection, sent: Sequence[int], now: int) -> None:
+    if sent:
+        await connection.execute(update(outbox).where(outbox.c.id.in_(sent)).values(sent_at=now, error=None))
+
+
+def _own(place: Place) -> dict[str, Any]:
+    return {
+        "own_cluster": place.cluster,
+        "own_topic": place.topic,
+        "own_incarnation": place.incarnation,
+        "own_partition": place.partition,
+    }
