@@ -1,0 +1,110 @@
+"""What a worker shows of itself: metrics, and whether it makes progress."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from pipeline.work import Applied
+from schemas.events import Place
+
+log = structlog.get_logger("salience.flow")
+
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+class Observer:
+    """Metrics of one process, in a registry of their own, and the stages' times for the benchmark."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._events = Counter(
+            "salience_events",
+            "Records handled, by what became of them",
+            ["stream", "outcome"],
+            registry=self.registry,
+        )
+        self._dead = Counter(
+            "salience_dead", "Dead letters", ["stream", "stage", "reason"], registry=self.registry
+        )
+        self._alerts = Counter("salience_alerts", "Alerts raised", ["stream"], registry=self.registry)
+        self._stages = Histogram(
+            "salience_stage_seconds",
+            "Time of a chunk in a stage",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._in_work = Gauge("salience_chunks_in_work", "Chunks not yet acknowledged", registry=self.registry)
+        self._outages = Counter(
+            "salience_outages", "Failures that were waited for", ["reason"], registry=self.registry
+        )
+        self._progress = Gauge(
+            "salience_last_progress_timestamp_seconds",
+            "When a chunk was last acknowledged",
+            registry=self.registry,
+        )
+        self._chunks = 0
+        self._moved = time.monotonic()
+        self.cpu: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times one chunk in one stage: seconds of the clock, and CPU seconds of the process."""
+        begun, used = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self._stages.labels(name).observe(time.perf_counter() - begun)
+            self.cpu[name] = self.cpu.get(name, 0.0) + time.process_time() - used
+
+    def applied(self, place: Place, applied: Applied) -> None:
+        """Count what became of a chunk, and log each dead letter with its reason."""
+        stream = place.stream
+        for outcome, count in (
+            ("stored", applied.new),
+            ("repeated", applied.repeated),
+            ("dead", len(applied.dead)),
+        ):
+            if count:
+                self._events.labels(stream, outcome).inc(count)
+        for letter in applied.dead:
+            self._dead.labels(stream, letter.stage, letter.reason).inc()
+            log.info(
+                "dead letter",
+                reason=letter.reason,
+                stage=letter.stage,
+                event_id=letter.event,
+                topic=place.topic,
+                partition=place.partition,
+                offset=letter.record.offset,
+                message=letter.message,
+            )
+        if applied.alerts:
+            self._alerts.labels(stream).inc(applied.alerts)
+
+    def outage(self, reason: str) -> None:
+        self._outages.labels(reason).inc()
+
+    def chunk_begun(self) -> None:
+        if self._chunks == 0:
+            self._moved = time.monotonic()
+        self._chunks += 1
+        self._in_work.set(self._chunks)
+
+    def chunk_done(self) -> None:
+        self._chunks -= 1
+        self._in_work.set(self._chunks)
+
+    def acknowledged(self) -> None:
+        self._moved = time.monotonic()
+        self._progress.set_to_current_time()
+
+    def stalled(self) -> float:
+        """Seconds for which there has been work but no acknowledgement."""
+        return time.monotonic() - self._moved if self._chunks else 0.0
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,136 @@
+"""Match rules: an alert, with the attention words as evidence, once for each new event that meets a rule."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from pipeline.rules import Conditions, MatchRule, RuleSet
+from pipeline.store.transaction import Transaction
+from pipeline.times import rfc3339
+from pipeline.work import AlertRow, Message, NewEvent
+from schemas.errors import ReactionError
+from schemas.events import Event
+from schemas.messages import Alert
+from schemas.scores import Score
+
+# Characters of the text that an alert quotes.
+_QUOTE = 500
+
+
+class MatchAlerts:
+    """Applies the match rules of one stream."""
+
+    def __init__(self, rules: RuleSet, stream: str, topic: str, bundle: str) -> None:
+        self._rules = [(rule, _words_pattern(rule.when.words), rule.definition) for rule in rules.of(stream)]
+        self._topic = topic
+        self._bundle = bundle
+
+    async def react(self, transaction: Transaction, new: Sequence[NewEvent]) -> None:
+        if not self._rules:
+            return
+        found = [alert for event in new for alert in self._matches(event)]
+        if not found:
+            return
+        stored = await transaction.add_alerts(found)
+        await transaction.send([_message(self._topic, alert) for _, alert in stored])
+
+    def _matches(self, new: NewEvent) -> list[AlertRow]:
+        try:
+            return [
+                _alert(rule, definition, self._bundle, new)
+                for rule, pattern, definition in self._rules
+                if _meets(rule.when, pattern, new)
+            ]
+        except Exception as error:
+            event = new.event
+            raise ReactionError(
+                f"the rules fail on {event.stream}/{event.source}/{event.id}: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _meets(when: Conditions, pattern: "re.Pattern[str] | None", new: NewEvent) -> bool:
+    event = new.event
+    if when.source and event.source not in when.source:
+        return False
+    if pattern is not None and pattern.search(event.text) is None:
+        return False
+    if not all(_has(event.attributes.get(name), wanted) for name, wanted in when.attributes.items()):
+        return False
+    heads = new.score.heads if new.score else {}
+    for name, condition in when.heads.items():
+        result = heads.get(name)
+        if result is None or result.decision != "label":
+            return False
+        if result.label not in condition.label or result.probability < condition.probability:
+            return False
+    return True
+
+
+def _has(value: Any, wanted: Sequence[Any]) -> bool:
+    return any(each in wanted for each in value) if isinstance(value, list) else value in wanted
+
+
+def _words_pattern(words: Sequence[str]) -> "re.Pattern[str] | None":
+    if not words:
+        return None
+    return re.compile(r"(?<!\w)(?:" + "|".join(re.escape(word) for word in words) + r")(?!\w)", re.IGNORECASE)
+
+
+def _alert(rule: MatchRule, definition: str, bundle: str, new: NewEvent) -> AlertRow:
+    event = new.event
+    return AlertRow(
+        rule=rule.name,
+        group="",
+        episode=f"{event.stream}/{event.source}/{event.id}",
+        kind=rule.kind,
+        state="fired",
+        severity=rule.severity,
+        stream=event.stream,
+        start=event.time,
+        visible_tick=new.visible_tick,
+        definition=definition,
+        bundle=bundle,
+        evidence=_evidence(event, new.score),
+        event=new.id,
+    )
+
+
+def _evidence(event: Event, score: Score | None) -> dict[str, Any]:
+    heads = score.heads if score else {}
+    return {
+        "source": event.source,
+        "id": event.id,
+        "text": event.text[:_QUOTE],
+        "heads": {
+            name: {
+                "label": result.label,
+                "probability": result.probability,
+                "words": [[word.text, word.weight] for word in result.words],
+            }
+            for name, result in heads.items()
+        },
+    }
+
+
+def _message(topic: str, alert: AlertRow) -> tuple[str, Message, int | None]:
+    identity = f"{alert.rule}/{alert.group}/{alert.episode}"
+    body = Alert(
+        id=identity,
+        rule=alert.rule,
+        group=alert.group,
+        episode=alert.episode,
+        kind=alert.kind,
+        state=alert.state,
+        version=alert.version,
+        severity=alert.severity,
+        stream=alert.stream,
+        start=rfc3339(alert.start),
+        end=None if alert.end is None else rfc3339(alert.end),
+        definition=alert.definition,
+        bundle=alert.bundle,
+        evidence=alert.evidence,
+    )
+    message = Message(topic, identity.encode(), msgspec.json.encode(body))
+    return f"{identity}:{alert.state}:topic:{topic}", message, alert.event

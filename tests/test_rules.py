@@ -1,0 +1,225 @@
+"""Rules files are checked to the line, and a rule's definition is what it says."""
+
+from pathlib import Path
+
+import pytest
+from rulebook import rule
+
+from pipeline.rules import MatchRule, RuleSet, load_rules
+from schemas.errors import ConfigError
+
+LABELS = {
+    "news": {"sentiment": ("negative", "neutral", "positive"), "topic": ("Dividend", "Legal | Regulation")},
+    "chat": {},
+}
+GOOD = """
+rules:
+  - name: bad-news
+    kind: match
+    stream: news
+    severity: high
+    when:
+      words: [Corvane, CRVN]
+      heads:
+        sentiment: {label: negative, probability: 0.7}
+        topic: {label: [Dividend, Legal | Regulation]}
+"""
+
+
+def problem(tmp_path: Path, content: str | bytes) -> str:
+    """What the author is told, without the path."""
+    path = tmp_path / "rules.yaml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ConfigError) as caught:
+        load_rules(str(path), LABELS)
+    assert str(path) in str(caught.value)
+    return str(caught.value).replace(str(path), "FILE")
+
+
+# The file
+
+
+def test_a_good_file_gives_its_rules(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(GOOD)
+
+    rules = load_rules(str(path), LABELS)
+
+    assert [each.name for each in rules.of("news")] == ["bad-news"]
+    assert rules.of("chat") == ()
+    assert rules.rules[0].when.heads["topic"].label == ("Dividend", "Legal | Regulation")
+
+
+@pytest.mark.parametrize("content", ["", "rules: []\n", "# nothing yet\n"])
+def test_an_empty_file_gives_no_rules(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(content)
+
+    assert load_rules(str(path)).rules == ()
+
+
+def test_no_file_gives_no_rules() -> None:
+    assert load_rules("").rules == ()
+
+
+def test_without_a_model_labels_are_not_checked(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(GOOD.replace("negative", "terrible"))
+
+    assert len(load_rules(str(path)).rules) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "label: negative",
+            "label: bad",
+            "line 10, rules.0.when.heads.sentiment.label: 'bad' is no label of sentiment; "
+            "it has negative, neutral, positive",
+        ),
+        (
+            "sentiment:",
+            "mood:",
+            "line 10, rules.0.when.heads.mood: the model has no head 'mood' for news; it has sentiment, topic",
+        ),
+        (
+            "stream: news",
+            "stream: chat",
+            "line 10, rules.0.when.heads.sentiment: the model has no head 'sentiment' for chat; it has none",
+        ),
+        ("stream: news", "stream: mail", "line 5, rules.0.stream: Input should be 'news', 'chat' or 'behavior'"),
+        ("kind: match", "kind: surge", "line 4, rules.0.kind: Input should be 'match'"),
+        (
+            "severity: high",
+            "severity: loud",
+            "line 6, rules.0.severity: Input should be 'info', 'low', 'medium', 'high' or 'critical'",
+        ),
+        (
+            "severity: high",
+            "colour: red",
+            "line 6, rules.0.colour: is unknown; known here are name, kind, stream, severity, when",
+        ),
+        (
+            "words:",
+            "word:",
+            "line 8, rules.0.when.word: is unknown; known here are heads, words, source, attributes",
+        ),
+        (
+            "probability: 0.7",
+            "above: 0.7",
+            "line 10, rules.0.when.heads.sentiment.above: is unknown; known here are label, probability",
+        ),
+        ("\nrules:", "\nrulez:", "line 2, rulez: is unknown; known here are rules"),
+        (
+            "probability: 0.7",
+            "probability: 70",
+            "line 10, rules.0.when.heads.sentiment.probability: Input should be less than or equal to 1",
+        ),
+        (
+            "probability: 0.7",
+            "probability: -0.1",
+            "line 10, rules.0.when.heads.sentiment.probability: Input should be greater than or equal to 0",
+        ),
+        (
+            "label: negative, ",
+            "label: [], ",
+            "line 10, rules.0.when.heads.sentiment.label: Tuple should have at least 1 item",
+        ),
+        (
+            "label: negative, ",
+            "",
+            "line 10, rules.0.when.heads.sentiment.label: Field required",
+        ),
+        (
+            "[Corvane, CRVN]",
+            '[Corvane, ""]',
+            "line 8, rules.0.when.words: holds an empty word, which every text has; take it out",
+        ),
+        ("name: bad-news", "name: bad news", "line 3, rules.0.name: String should match pattern"),
+        ("name: bad-news\n    kind", "kind", "line 3, rules.0.name: Field required"),
+    ],
+)
+def test_a_mistake_is_told_with_line_and_field_and_what_is_allowed(
+    old: str, new: str, told: str, tmp_path: Path
+) -> None:
+    assert GOOD.count(old) == 1
+
+    assert problem(tmp_path, GOOD.replace(old, new)).startswith(f"FILE, {told}")
+
+
+def test_empty_conditions_are_refused_for_they_match_everything(tmp_path: Path) -> None:
+    content = "rules:\n  - {name: all, kind: match, stream: news, when: {}}\n"
+
+    assert problem(tmp_path, content) == (
+        "FILE, line 2, rules.0.when: is empty and would match every event; name heads, words, source or attributes"
+    )
+
+
+def test_a_name_used_twice_is_refused_where_it_stands_again(tmp_path: Path) -> None:
+    one = "  - name: twin\n    kind: match\n    stream: news\n    when: {words: a}\n"
+
+    assert problem(tmp_path, f"rules:\n{one}{one}") == (
+        "FILE, line 6, rules.1.name: 'twin' is taken; a name is a rule's identity"
+    )
+
+
+def test_a_file_that_is_a_list_is_refused(tmp_path: Path) -> None:
+    assert problem(tmp_path, "- name: x\n").startswith(
+        "FILE, line 1, the file: Input should be a valid dictionary"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("rules: [\n  {name: a\n", "the rules file FILE is no YAML: line 3: "),
+        ("rules:\n\t- name: a\n", "the rules file FILE is no YAML: line 2: "),
+        ("rules: !!python/object:os.system {}\n", "the rules file FILE is no YAML: line 1: "),
+        ("rules: 2024-13-45\n", "the rules file FILE is no YAML: month must be in 1..12"),
+        ("rules: " + "[" * 5000, "the rules file FILE is no YAML: maximum recursion depth"),
+        ("rules: \x01\n", "the rules file FILE is no YAML: "),
+        (b"rules: \xff\n", "the rules file FILE is not UTF-8; save it as UTF-8"),
+    ],
+    ids=["bracket", "tab", "tag", "date", "deep", "control", "utf-8"],
+)
+def test_what_is_no_yaml_is_said_to_be_none(content: str | bytes, told: str, tmp_path: Path) -> None:
+    assert problem(tmp_path, content).startswith(told)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^the rules file nowhere.yaml cannot be read: No such file"):
+        load_rules("nowhere.yaml")
+
+
+# The definition
+
+
+def test_the_definition_ignores_the_name() -> None:
+    assert rule("one", words="a").definition == rule("other", words="a").definition
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        rule(words="b"),
+        rule(words=["a", "b"]),
+        rule(words="a", source="wire"),
+        rule(words="a", stream="chat"),
+        rule(words="a").model_copy(update={"severity": "low"}),
+    ],
+)
+def test_the_definition_changes_with_what_the_rule_says(other: MatchRule) -> None:
+    assert other.definition != rule(words="a").definition
+
+
+def test_the_definition_is_the_same_however_it_was_written() -> None:
+    assert rule(words="a", source=["w"]).definition == rule(source="w", words=["a"]).definition
+
+
+def test_the_version_of_a_rule_set_changes_with_any_rule_and_any_name() -> None:
+    sets = [RuleSet(), RuleSet((rule("a", words="x"),)), RuleSet((rule("b", words="x"),))]
+    sets.append(RuleSet((rule("a", words="x"), rule("b", words="x"))))
+
+    assert len({each.version for each in sets}) == 4
+    assert RuleSet((rule("a", words="x"),)).version == sets[1].version
