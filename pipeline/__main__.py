@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `salience`."""
+
+from pipeline.cli import main
+
+main()

@@ -1,0 +1,21 @@
+"""All commands, put together."""
+
+import typer
+
+from pipeline.commands import db, dlq, look, model, rules, run, texts, topics
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Salience watches streams of text and says what deserves attention, and why.",
+)
+run.register(app)
+texts.register(app)
+look.register(app)
+app.add_typer(topics.app, name="topics")
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(db.app, name="db")
+app.add_typer(rules.app, name="rules")
+app.add_typer(model.app, name="model")
