@@ -76,6 +76,10 @@ class Worker:
         self._port = settings.worker.port + index if settings.worker.port else 0
         self._stop = asyncio.Event()
 
+    @property
+    def told_to_stop(self) -> bool:
+        return self._stop.is_set()
+
     async def run(self) -> int:
         """Work until SIGTERM or SIGINT (0), or until something stays away for too long (1).
 
@@ -263,11 +267,15 @@ def run(settings: Settings, index: int, at_end: Callable[[int], None]) -> NoRetu
 
 async def _run(settings: Settings, index: int, at_end: Callable[[int], None]) -> None:
     status = 1
+    worker = Worker(settings, index)
     try:
-        status = await Worker(settings, index).run()
+        status = await worker.run()
     except SalienceError as error:
         _tell(error)
         status = 2 if isinstance(error, ConfigError) else 1
+        if worker.told_to_stop:
+            # It was still at its start, with nothing in work.
+            status = 0
     except BaseException as error:
         _tell(error)
     # Threads of the client libraries may wait for a broker that is away; nothing of ours is left to do.

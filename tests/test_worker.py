@@ -3,12 +3,14 @@
 import json
 import random
 import signal
+import socket
 import threading
 import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,7 @@ def test_every_event_survives_kills_and_a_termination_exactly_once(
         deployment.until(lambda at=threshold: deployment.counts()[0] >= at, f"{threshold} events")
         victim = step % 2
         if step == 3:
+            deployment.until(partial(workers[victim].has_logged, "started"), "the worker to work")
             assert workers[victim].terminate() == 0
         else:
             workers[victim].kill()
@@ -286,6 +289,16 @@ def test_a_taken_port_gets_a_sentence(
     assert second.process.wait(PATIENCE) == 2
     assert "another worker may have it" in second.log()
     assert "Traceback" not in second.log()
+
+
+def test_a_worker_that_is_told_to_stop_while_it_starts_exits_zero(tmp_path: Path, prefix: str) -> None:
+    # An address that takes connections and never answers keeps the worker at its start.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        servers = f"127.0.0.1:{silent.getsockname()[1]}"
+        deployment = Deployment(tmp_path, servers, f"sqlite:///{tmp_path / 's.db'}", prefix)
+        worker = deployment.prepare(topics=False).worker()
+        silent.accept()
+        assert worker.terminate() == 0
 
 
 def test_a_worker_without_topics_says_which_are_missing(embedded_broker: Any, tmp_path: Path, prefix: str) -> None:
