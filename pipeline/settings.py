@@ -55,7 +55,7 @@ class BrokerSettings(_Section):
         "PLAINTEXT", description="how the connection is secured"
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="how the user is authenticated, with SASL_*"
+        "PLAIN", description="how the user is authenticated, when security_protocol is SASL_*"
     )
     username: str = Field("", description="SASL user")
     password: SecretStr = Field(SecretStr(""), description="SASL password")
@@ -187,7 +187,9 @@ class LogSettings(_Section):
     """What is logged, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
-    format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for a person")
+    format: Literal["json", "console"] = Field(
+        "json", description="json: one object a line; console: text for a person"
+    )
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
