@@ -15,11 +15,14 @@ log = structlog.get_logger("salience")
 
 
 async def through_outage(
-    step: Callable[[], Awaitable[R]], deadline: float, noticed: Callable[[str], None] = lambda reason: None
+    step: Callable[[], Awaitable[R]],
+    deadline: float,
+    noticed: Callable[[str], None] = lambda reason: None,
+    of: type[OutageError] = OutageError,
 ) -> R:
     """Run `step`, again and again while something around us is away, for `deadline` seconds at most.
 
-    `noticed` is told the reason of each failure.
+    `noticed` is told the reason of each failure; `of` is the kind of failure that is waited for.
 
     Raises:
         OutageError: the deadline has passed and it is still away.
@@ -34,7 +37,7 @@ async def through_outage(
             log.warning("waiting", reason=error.reason, attempt=state.attempt_number, message=str(error))
 
     attempts = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type(OutageError),
+        retry=tenacity.retry_if_exception_type(of),
         wait=tenacity.wait_random_exponential(multiplier=0.05, max=5.0),
         stop=tenacity.stop_after_delay(deadline),
         before_sleep=tell,

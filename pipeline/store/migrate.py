@@ -12,7 +12,8 @@ from sqlalchemy import Connection, insert, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import schemas.migrations
-from pipeline.store.database import Database
+from pipeline.retry import through_outage
+from pipeline.store.database import Database, TryAgainError
 from schemas.errors import ConfigError
 from schemas.tables import instance
 
@@ -20,6 +21,8 @@ from schemas.tables import instance
 TICK = 10_000_000
 # "salience" in the numbers of a telephone's keys: the advisory lock of migrations.
 _LOCK = 725_423_623
+# Seconds for which a busy database is asked again.
+_PATIENCE = 60.0
 
 
 class Instance(Struct, frozen=True):
@@ -43,6 +46,11 @@ async def upgrade(database: Database, now: int) -> tuple[str | None, str]:
 
     Two callers at once are safe: the second waits for the lock and finds nothing to do.
     """
+    # SQLite refuses at once, whatever the timeout, while another makes the file a WAL database.
+    return await through_outage(lambda: _upgrade_once(database, now), _PATIENCE, of=TryAgainError)
+
+
+async def _upgrade_once(database: Database, now: int) -> tuple[str | None, str]:
     async with database.begin() as connection:
         if not database.is_sqlite:
             # A waiting caller must outlast the other's migration, not time out on its lock.
