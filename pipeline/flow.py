@@ -81,10 +81,6 @@ class Flow:
         self._observer.applied(chunk.place, applied)
         return applied
 
-    async def flush(self) -> None:
-        """Store what the broker has confirmed since each partition's last chunk."""
-        await self._store.flush(self._now())
-
     async def _apply(self, work: Work, end: float) -> Applied:
         """The chunk's transaction; a chunk that is refused is halved until the culprit stands alone."""
         try:
