@@ -40,6 +40,8 @@ instance = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("pruned_before", BigInteger),
     Column("seen_before", BigInteger),
+    # The latest moment at which somebody was forgotten: younger events need not be asked about.
+    Column("forgotten_before", BigInteger),
 )
 
 # One event, counted once: (stream, source, event_id), as CloudEvents says.
@@ -90,6 +92,10 @@ events = Table(
     Column("action", Text),
     Column("value", Double),
     Column("session", Text),
+    # A row that a live arrival took over from a back-fill keeps where that run saw it.
+    Column("former_run", Text),
+    Column("former_tick", BigInteger),
+    Column("forgotten_at", BigInteger),
     UniqueConstraint("stream", "source", "event_id"),
     Index(None, "stream", "visible_tick"),
     Index(None, "event_time"),
@@ -187,7 +193,10 @@ outbox = Table(
     Column("event", RowId),
     Column("receiver", Text, nullable=False),
     Column("key", LargeBinary),
-    Column("value", LargeBinary, nullable=False),
+    # None is a tombstone.
+    Column("value", LargeBinary),
+    # Of two messages with one key and receiver the higher version holds.
+    Column("version", BigInteger),
     Column("headers", Json, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("lease_until", BigInteger, nullable=False),
@@ -199,6 +208,8 @@ outbox = Table(
 )
 
 # How far each partition has come: `stored` and `published` are the next offsets; the counts are of records.
+# `newest` is the greatest event time that moves the watermark, `timed` the offset after the last such event;
+# `ended_at` is set when the topic was made again and nothing more can come.
 progress = Table(
     "progress",
     metadata,
@@ -213,6 +224,41 @@ progress = Table(
     Column("new", BigInteger, nullable=False),
     Column("repeated", BigInteger, nullable=False),
     Column("dead", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("newest", BigInteger),
+    Column("timed", BigInteger, nullable=False, server_default="0"),
+    Column("ended_at", BigInteger),
+)
+
+# Who reads a partition. `left_at` is set when a worker gives it up in order: where it is missing, one died.
+# `idle_from` is the offset at which the owner found nothing for a while.
+owners = Table(
+    "owners",
+    metadata,
+    Column("cluster", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("incarnation", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("stream", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("assigned_at", BigInteger, nullable=False),
+    Column("beat_at", BigInteger, nullable=False),
+    Column("left_at", BigInteger),
+    Column("idle_from", BigInteger),
+    Column("idle_at", BigInteger),
+)
+
+# Records [first, until) of a partition that a worker had in hand, alone, after another died over them.
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("cluster", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("incarnation", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("first", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
 )
 
@@ -234,7 +280,8 @@ subjects = Table(
     Column("forgotten_at", BigInteger),
 )
 
-# Event time of a stream (run empty: live; else that of a back-fill).
+# Event time of a stream (run empty: live; else that of a back-fill). While all partitions are idle it goes on
+# from `idle_base` at the clock's pace; `held_since` says since when partitions without an owner hold it.
 watermarks = Table(
     "watermarks",
     metadata,
@@ -243,6 +290,26 @@ watermarks = Table(
     Column("closed_tick", BigInteger, nullable=False),
     Column("watermark", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("idle_since", BigInteger),
+    Column("idle_base", BigInteger),
+    Column("held_since", BigInteger),
+)
+
+# Ticks [first_tick, last_tick] were closed in one step; `left_out` names the partitions that had no say.
+closings = Table(
+    "closings",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("stream", Text, nullable=False),
+    Column("run", Text, nullable=False),
+    Column("first_tick", BigInteger, nullable=False),
+    Column("last_tick", BigInteger, nullable=False),
+    Column("watermark", BigInteger, nullable=False),
+    Column("moved_by", Text, nullable=False),
+    Column("left_out", Json, nullable=False),
+    Column("closed_at", BigInteger, nullable=False),
+    UniqueConstraint("stream", "run", "first_tick"),
+    Index(None, "closed_at"),
 )
 
 # Back-fills. Their rows count for live rules from `attached_tick` on.
@@ -266,17 +333,23 @@ rule_sets = Table(
     Column("rules", Json, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("active_tick", BigInteger),
+    # Microseconds of stored events that its rules look back on, and when a worker last worked by it.
+    Column("baseline", BigInteger),
+    Column("used_at", BigInteger),
 )
 
 __all__ = [
     "Json",
     "alerts",
+    "attempts",
+    "closings",
     "dead_letters",
     "events",
     "instance",
     "item_scores",
     "metadata",
     "outbox",
+    "owners",
     "progress",
     "rule_sets",
     "runs",
