@@ -87,18 +87,26 @@ def describe(settings: BrokerSettings) -> tuple[str, dict[str, TopicInfo]]:
     Raises:
         ConfigError: a topic is missing.
     """
-    topics = Topics(settings.prefix)
+    cluster, found = look(settings)
+    missing = [name for name in Topics(settings.prefix).all if name not in found]
+    if missing:
+        raise ConfigError(
+            f"the broker {settings.servers} has no topic {', '.join(missing)}; run `salience topics create`"
+        )
+    return cluster, found
+
+
+def look(settings: BrokerSettings) -> tuple[str, dict[str, TopicInfo]]:
+    """The cluster's id and those of our topics that are there."""
     with admin(settings) as client:
-        found = existing(client, topics.all)
-        missing = [name for name in topics.all if name not in found]
-        if missing:
-            raise ConfigError(
-                f"the broker {settings.servers} has no topic {', '.join(missing)}; run `salience topics create`"
-            )
-        return cluster_id(client), found
+        return cluster_id(client), existing(client, Topics(settings.prefix).all)
 
 
 def _new_topic(settings: BrokerSettings, name: str) -> NewTopic:
-    dead = name.startswith("dlq.")
-    configs = {"max.message.bytes": str(DEAD_LETTER_BYTES)} if dead else None
+    configs = None
+    if name.startswith("dlq."):
+        configs = {"max.message.bytes": str(DEAD_LETTER_BYTES)}
+    elif name == Topics(settings.prefix).alerts:
+        # The latest state of each alert is kept, until the topic's retention takes it or a tombstone does.
+        configs = {"cleanup.policy": "compact,delete"}
     return NewTopic(name, settings.partitions, settings.replication, topic_configs=configs)

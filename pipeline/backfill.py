@@ -16,11 +16,15 @@ from pipeline.lane import Lane
 from pipeline.producer import open_producer
 from pipeline.settings import Settings
 from pipeline.store import runs
+from pipeline.store.ticks import close_run
 from pipeline.times import now
 from pipeline.topics import Topics
 from pipeline.work import Applied
-from schemas.errors import SalienceError, UsageError
+from schemas.errors import OutageError, SalienceError, UsageError
 from schemas.events import Chunk, Line, Place
+
+# Seconds between two looks at which ticks of the run can be closed.
+_CLOSING = 2.0
 
 
 class Tally(Struct):
@@ -68,13 +72,35 @@ async def backfill(
 
     async with await compose(settings) as pipeline, _outlet(settings, notify) as outlet:
         await runs.begin(pipeline.database, place, path, notify, started)
+        lane = pipeline.lane(stream, outlet, notify)
         try:
-            await _read(pipeline, pipeline.lane(stream, outlet, notify), place, lines, done)
+            async with _closing(pipeline, place):
+                await _read(pipeline, lane, place, lines, done)
         finally:
             await pipeline.flush()
+        await close_run(pipeline.database, pipeline.instance.tick, place, now(), final=True)
         await runs.finish(pipeline.database, place, now())
     tally.seconds = round(time.monotonic() - begun, 3)
     return tally
+
+
+@contextlib.asynccontextmanager
+async def _closing(pipeline: Pipeline, place: Place) -> AsyncIterator[None]:
+    """The run's own time goes on while its file is read."""
+
+    async def go_on() -> None:
+        while True:
+            await asyncio.sleep(_CLOSING)
+            with contextlib.suppress(OutageError):
+                # The next round closes what is due, and the end of the file closes all.
+                await close_run(pipeline.database, pipeline.instance.tick, place, now())
+
+    timer = asyncio.create_task(go_on())
+    try:
+        yield
+    finally:
+        timer.cancel()
+        await asyncio.wait([timer])
 
 
 def place_of(path: str, stream: str, run: str | None, started: int) -> Place:

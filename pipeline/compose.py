@@ -7,6 +7,8 @@ from typing import Self
 
 from models.runtime import load_scorer
 from models.scorer import Scorer
+from pipeline.caution import Caution
+from pipeline.dead_share import DeadShare
 from pipeline.decode import Decoder
 from pipeline.deliver import Outlet
 from pipeline.flow import Flow
@@ -43,6 +45,7 @@ class Pipeline:
         self.scorer = scorer
         self.rules = rules
         self.observer = Observer()
+        self.caution = Caution(database, settings.database.outage_deadline, clock, self.observer)
         self._now = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._scoring = Scoring(scorer, database, self._thread)
@@ -62,15 +65,22 @@ class Pipeline:
             deadline=self.settings.database.outage_deadline,
             now=self._now,
             observer=self.observer,
+            dead_share=DeadShare(self.settings.events.dead_share),
             notify=notify,
         )
 
     def lane(self, stream: str, outlet: Outlet, notify: bool = True) -> Lane:
         """A flow with several chunks in work."""
-        return Lane(self.flow(stream, outlet, notify), self.settings.worker.chunks_in_work, self.observer)
+        depth = self.settings.worker.chunks_in_work
+        return Lane(self.flow(stream, outlet, notify), depth, self.observer, self.caution)
 
     async def flush(self) -> None:
+        """Write down what the broker has confirmed."""
         await self._store.flush(self._now())
+
+    def drop_confirmed(self) -> None:
+        """Forget what of it is not written down: the partitions have gone."""
+        self._store.drop_confirmed()
 
     async def __aenter__(self) -> Self:
         return self

@@ -11,11 +11,13 @@ import msgspec
 from pipeline.settings import EventSettings
 from pipeline.times import microseconds
 from pipeline.work import dead_letter
-from schemas.errors import DecodeError
+from schemas.errors import DecodeError, SchemaHeaderError
 from schemas.events import Chunk, Dead, Event, Record, encode_json
 from schemas.messages import BARE, DATA, BehaviorData, ChatData, Data, Envelope
 
 _LATEST = microseconds(datetime(2201, 1, 1))
+# Bytes of a Confluent schema registry's header.
+_SCHEMA_HEADER = 5
 _BOM = b"\xef\xbb\xbf"
 _UNFIT = dict.fromkeys([0, *range(0xD800, 0xE000)], "\ufffd")
 # Levels of lists and objects in attributes and entities.
@@ -49,10 +51,14 @@ class Decoder:
         self._fields = tuple(field for field in DATA[stream].__struct_fields__)
 
     def decode_all(self, chunk: Chunk) -> tuple[list[Event], list[Dead]]:
-        """Every record becomes an event or a dead letter, in order."""
+        """Every record becomes an event or a dead letter, in order; the chunk's own dead letters come first."""
         events: list[Event] = []
-        dead: list[Dead] = []
-        for record in chunk.records:
+        dead: list[Dead] = list(chunk.dead)
+        records = chunk.records
+        if dead:
+            given_up = {each.record.offset for each in dead}
+            records = [record for record in records if record.offset not in given_up]
+        for record in records:
             try:
                 events.append(self.decode(record))
             except DecodeError as error:
@@ -111,12 +117,7 @@ class Decoder:
         except UnicodeDecodeError:
             raise _no_utf8(value) from None
         except (msgspec.DecodeError, ValueError) as error:
-            if value[:1] == b"\x00":
-                raise DecodeError(
-                    "the message begins with a Confluent schema header (magic byte 0); "
-                    "send JSON without a schema registry's framing"
-                ) from None
-            raise DecodeError(f"the value is no JSON: {error}") from None
+            raise _schema_header(value) or DecodeError(f"the value is no JSON: {error}") from None
 
     def _event(self, record: Record, identity: "_Identity", data: Data) -> Event:
         time = _event_time(identity.time)
@@ -252,7 +253,21 @@ def _load(value: bytes) -> Any:
     return json.loads(value.decode("utf-8-sig"), parse_constant=_no_number, parse_float=_finite)
 
 
+def _schema_header(value: bytes) -> SchemaHeaderError | None:
+    """What a schema registry's serializer puts before the value: magic byte 0, then the schema's id."""
+    if len(value) < _SCHEMA_HEADER or value[0] != 0:
+        return None
+    schema = int.from_bytes(value[1:_SCHEMA_HEADER], "big")
+    return SchemaHeaderError(
+        f"the message begins with a Confluent schema header (magic byte 0, schema id {schema}); send plain JSON, "
+        "with a serializer that knows no schema registry"
+    )
+
+
 def _no_utf8(value: bytes) -> DecodeError:
+    header = _schema_header(value)
+    if header is not None:
+        return header
     try:
         value.decode()
     except UnicodeDecodeError as error:

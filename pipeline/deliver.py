@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from pipeline.times import rfc3339
-from pipeline.work import Message, Outgoing
+from pipeline.work import PARTITION_HEADER, Message, Outgoing
 from schemas.errors import BrokerError
 from schemas.events import Dead, Place
 from schemas.messages import SCHEMA_VERSION, DeadLetter, Scored
@@ -59,6 +59,12 @@ class MemoryOutlet:
         self.dead += dead
         self.messages += messages
 
+    async def send_messages(self, messages: Sequence[Message]) -> list[Exception | None]:
+        """Keep them, but for those at whose turn there is something in `fail`."""
+        failures = [self.fail.pop(0) if self.fail else None for _ in messages]
+        self.messages += [each for each, failure in zip(messages, failures, strict=True) if failure is None]
+        return failures
+
 
 class KafkaOutlet:
     """Sends to Kafka. Scored messages keep the partition of their event, and so the order per key."""
@@ -90,7 +96,8 @@ class KafkaOutlet:
         async def confirm(message: Message) -> Exception | None:
             try:
                 await (await self._send_one(message))
-            except (KafkaError, OSError, TimeoutError) as error:
+            except Exception as error:
+                # One that the client refuses must not hold up the others.
                 return error
             return None
 
@@ -113,8 +120,13 @@ class KafkaOutlet:
         return waiting
 
     async def _send_one(self, message: Message) -> Any:
+        partition = None
+        for name, value in message.headers:
+            if name == PARTITION_HEADER:
+                # Where the scored messages of the key are, which keep the partition of their event.
+                partition = int(value) % len(await self._producer.partitions_for(message.topic) or {0})
         return await self._producer.send(
-            message.topic, message.value, key=message.key, headers=list(message.headers)
+            message.topic, message.value, key=message.key, partition=partition, headers=list(message.headers)
         )
 
     async def _send_dead(self, place: Place, letter: Message) -> Any:

@@ -1,9 +1,13 @@
-"""The way of a chunk, from bytes to acknowledgement: the order of the whole pipeline stands in `process`."""
+"""The way of a chunk, from bytes to acknowledgement: the order of the whole pipeline stands in `process`.
+
+Time has an entry of its own, `close`.
+"""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from pipeline.dead_share import DeadShare
 from pipeline.decode import Decoder
 from pipeline.deliver import Outlet, letters
 from pipeline.mask import mask
@@ -12,6 +16,7 @@ from pipeline.react import Reaction
 from pipeline.retry import through_outage
 from pipeline.score import Scoring
 from pipeline.store.chunks import ChunkStore
+from pipeline.store.ticks import Closed
 from pipeline.store.transaction import Transaction
 from pipeline.times import Now
 from pipeline.turn import Turn
@@ -40,6 +45,7 @@ class Flow:
         deadline: float,
         now: Now,
         observer: Observer,
+        dead_share: DeadShare,
         notify: bool = True,
     ) -> None:
         self._decoder = decoder
@@ -51,6 +57,7 @@ class Flow:
         self._deadline = deadline
         self._now = now
         self._observer = observer
+        self._dead_share = dead_share
         self._notify = notify
 
     async def process(self, chunk: Chunk, turn: Turn) -> Applied:
@@ -60,6 +67,7 @@ class Flow:
 
         Raises:
             OutageError: database or broker stayed away beyond the deadline; the chunk must come again.
+            TooManyDeadError: this is no matter of single events; nothing of the chunk is stored.
         """
         now, end = self._now(), time.monotonic() + self._deadline
         with self._observer.stage("decode"):
@@ -72,14 +80,27 @@ class Flow:
                 )
         bundle = self._scoring.scorer.bundle
         work = Work(chunk.place, chunk.records, scored, dead + unscorable, now, bundle, self._rules, self._notify)
+        counted = self._dead_share.enter(work)
         async with turn("store"):
             with self._observer.stage("store"):
                 applied = await self._apply(work, end)
+        self._dead_share.add(counted, work, applied)
         async with turn("deliver"):
             with self._observer.stage("deliver"):
                 await self._patiently(lambda: self._deliver(chunk.place, applied), end)
         self._observer.applied(chunk.place, applied)
         return applied
+
+    async def close(self, stream: str, now: int) -> Closed:
+        """Close the ticks that the stream's watermark has passed, in a transaction of its own.
+
+        Any worker may call this on a timer: a tick is closed once, and afterwards nothing enters it. `now` in
+        microseconds.
+
+        Raises:
+            DatabaseError: the database is away; the next call closes what is due.
+        """
+        return await self._store.close(stream, now)
 
     async def _apply(self, work: Work, end: float) -> Applied:
         """The chunk's transaction; a chunk that is refused is halved until the culprit stands alone."""

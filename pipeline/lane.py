@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from pipeline.caution import Caution
 from pipeline.flow import Flow
 from pipeline.observe import Observer
 from pipeline.turn import OvertakenError, Turn
@@ -11,13 +12,17 @@ from schemas.events import Chunk, Place
 
 Acknowledge = Callable[[Applied], object]
 
+# Seconds that chunks may take to notice that they are to stop.
+_STOPPING = 2.0
+
 
 class Lane:
     """Runs chunks through a flow. Its tasks are its own: cancelling whoever submits does not reach them."""
 
-    def __init__(self, flow: Flow, depth: int, observer: Observer) -> None:
-        self._flow = flow
+    def __init__(self, flow: Flow, depth: int, observer: Observer, caution: Caution) -> None:
+        self.flow = flow
         self._observer = observer
+        self._caution = caution
         self._slots = asyncio.Semaphore(depth)
         # Order is kept within a partition; others need not wait while one waits for its commit.
         self._last: dict[Place, Turn] = {}
@@ -26,14 +31,17 @@ class Lane:
         self._open.set()
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
-    async def submit(self, chunk: Chunk, acknowledge: Acknowledge) -> None:
+    async def submit(
+        self, chunk: Chunk, acknowledge: Acknowledge, ours: Callable[[], bool] = lambda: True
+    ) -> None:
         """Take a chunk in; waits while as many as allowed are in work, which slows the reading.
 
-        After a failure nothing is taken any more: what is not acknowledged comes again.
+        After a failure, or when after the waiting its partition is not `ours` any more, it is dropped: what is
+        not acknowledged comes again.
         """
         await self._slots.acquire()
         await self._open.wait()
-        if self.failed.done():
+        if self.failed.done() or not ours():
             self._slots.release()
             return
         turn = self._last[chunk.place] = Turn(self._last.get(chunk.place))
@@ -44,11 +52,11 @@ class Lane:
 
     async def _run(self, chunk: Chunk, turn: Turn, acknowledge: Acknowledge) -> None:
         try:
-            applied = await self._flow.process(chunk, turn)
+            applied = await self._caution.process(self.flow.process, chunk, turn)
             async with turn("acknowledge"):
                 acknowledge(applied)
             self._observer.acknowledged()
-        except OvertakenError:
+        except (OvertakenError, asyncio.CancelledError):
             turn.give_up()
         except BaseException as error:
             turn.give_up()
@@ -73,7 +81,11 @@ class Lane:
             await asyncio.wait(set(self._tasks), timeout=left)
         return not self._tasks
 
-    def abandon(self) -> None:
-        """Stop what is in work; it was not acknowledged and comes again."""
-        for task in set(self._tasks):
+    async def clear(self) -> None:
+        """Stop what is in work, and keep nothing of it: it was not acknowledged and comes again."""
+        tasks = set(self._tasks)
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_STOPPING)
+        self._last.clear()

@@ -46,6 +46,19 @@ class Observer:
             "When a chunk was last acknowledged",
             registry=self.registry,
         )
+        self._watermark = Gauge(
+            "salience_watermark_timestamp_seconds", "Event time of a stream", ["stream"], registry=self.registry
+        )
+        self._held_by = Gauge(
+            "salience_watermark_waits_for_partitions",
+            "Partitions without an owner, or without an event so far, that hold a stream's watermark",
+            ["stream"],
+            registry=self.registry,
+        )
+        self._unsent = Gauge("salience_outbox_waiting", "Messages not sent yet", registry=self.registry)
+        self._unsent_age = Gauge(
+            "salience_outbox_oldest_seconds", "Age of the oldest message not sent yet", registry=self.registry
+        )
         self._chunks = 0
         self._moved = time.monotonic()
         self.cpu: dict[str, float] = {}
@@ -87,6 +100,16 @@ class Observer:
 
     def outage(self, reason: str) -> None:
         self._outages.labels(reason).inc()
+
+    def clock(self, stream: str, watermark: int, waits_for: int) -> None:
+        """Where a stream's time stands, microseconds, and how many partitions hold it."""
+        self._watermark.labels(stream).set(watermark / 1_000_000)
+        self._held_by.labels(stream).set(waits_for)
+
+    def outbox(self, waiting: int, oldest: int | None, now: int) -> None:
+        """How many messages wait, and since when, microseconds."""
+        self._unsent.set(waiting)
+        self._unsent_age.set(0 if oldest is None else max(0, now - oldest) / 1_000_000)
 
     def chunk_begun(self) -> None:
         if self._chunks == 0:

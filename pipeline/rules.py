@@ -76,6 +76,11 @@ class MatchRule(_Part):
         """Hash of what the rule says, name aside: 32 hex digits."""
         return _hash(self.model_dump(mode="json", exclude={"name"}))
 
+    @property
+    def baseline(self) -> int:
+        """Microseconds of stored events that the rule looks back on: none, it judges each event by itself."""
+        return 0
+
 
 class _File(_Part):
     rules: tuple[MatchRule, ...] = ()
@@ -86,12 +91,13 @@ _PARTS: Mapping[int, type[_Part]] = {1: _File, 3: MatchRule, 4: Conditions, 6: H
 
 
 class RuleSet:
-    """The rules in force. `version` is a hash of all of them."""
+    """The rules in force. `version` is a hash of all of them, `baseline` the longest of theirs (microseconds)."""
 
     def __init__(self, rules: tuple[MatchRule, ...] = ()) -> None:
         self.rules = rules
         self.content = [rule.model_dump(mode="json") for rule in rules]
         self.version = _hash(self.content)
+        self.baseline = max((rule.baseline for rule in rules), default=0)
 
     def of(self, stream: str) -> tuple[MatchRule, ...]:
         return tuple(rule for rule in self.rules if rule.stream == stream)

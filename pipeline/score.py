@@ -6,14 +6,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import msgspec
-
 from models.scorer import Scorer
 from pipeline.retry import bisect
 from pipeline.signature import signatures
 from pipeline.store.database import Database
 from pipeline.store.items import read_item_scores
-from pipeline.work import ScoredEvent, dead_letter
+from pipeline.work import ScoredEvent, dead_letter, encode_heads
 from schemas.errors import DataError, SalienceError, ScoringError
 from schemas.events import Dead, Event
 from schemas.messages import BehaviorData
@@ -119,11 +117,6 @@ class Scoring:
             self._items.move_to_end(key)
         while len(self._items) > _ITEMS:
             self._items.popitem(last=False)
-
-
-def encode_heads(score: Score) -> bytes:
-    """The heads as JSON, encoded once for the table and for the topic."""
-    return msgspec.json.encode(score.heads)
 
 
 def _item_key(event: Event, text: str) -> ItemKey:

@@ -171,6 +171,12 @@ class EventSettings(_Section):
         "view,click,comment,share,purchase,rate",
         description="actions a behavior event may name, separated by commas",
     )
+    dead_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of dead letters in a stream's last 1,000 records above which a worker stops; 1 = never",
+    )
 
     @property
     def action_set(self) -> frozenset[str]:

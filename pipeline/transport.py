@@ -3,16 +3,19 @@
 Stock Faust spends four asyncio tasks on every event; here they are spent on every chunk.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
 # Bytes of one chunk at most, whatever the number of records: memory stays bounded with large events.
 CHUNK_BYTES = 4 * 1_048_576
+# Seconds until the reading is begun again after a rebalance has overtaken it.
+_OVERTAKEN = 0.05
 
 
 class ChunkApp(Protocol):
@@ -28,6 +31,15 @@ class ChunkApp(Protocol):
     def after_assignment(self) -> None:
         """Called when a rebalance is through, whatever it gave."""
 
+    async def begin_reading(self, consumer: "Consumer", assigned: Sequence[TP]) -> Mapping[TP, int] | None:
+        """Called before the first read of an assignment: the offset at which to begin in each, None to wait."""
+
+    def handed_over(self, tp: TP, until: int, stamp: int | None) -> None:
+        """Called with each chunk: its next offset, and the broker's time of its last record, milliseconds."""
+
+    def out_of_range(self, offsets: Mapping[TP, int]) -> None:
+        """Called when the broker has no such offsets."""
+
 
 class _Thread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
@@ -41,10 +53,58 @@ class _Thread(driver.AIOKafkaConsumerThread):
 class Consumer(driver.Consumer):
     """Yields chunks, and counts on acknowledgement in the order of the chunks."""
 
+    # Counts the rebalances, and remembers for which of them the reading has begun.
+    _rebalances = 0
+    _begun_in = 0
+
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
+    async def _begin(self) -> bool:
+        """Go to where the database says; done here, and not in the rebalance, because it may have to wait."""
+        if self._begun_in == self._rebalances:
+            return True
+        rebalance, assigned = self._rebalances, sorted(self.assignment())
+        offsets = await cast(ChunkApp, self.app).begin_reading(self, assigned) if assigned else {}
+        if offsets is None or rebalance != self._rebalances or not self.flow_active:
+            return False
+        try:
+            if offsets:
+                await self.seek_wait(offsets)
+        except IllegalStateError:
+            # Taken away meanwhile; the next assignment begins anew.
+            return False
+        self._read_offset.update(offsets)
+        self._begun_in = rebalance
+        return True
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        try:
+            return await super()._getmany(active_partitions, timeout)
+        except NoOffsetForPartitionError:
+            # The group never committed here; `_begin` says where to read.
+            return {}
+        except OffsetOutOfRangeError as error:
+            self.stop_flow()
+            cast(ChunkApp, self.app).out_of_range(
+                {TP(tp.topic, tp.partition): offset for tp, offset in error.args[0].items()}
+            )
+            return {}
+
+    def last_fetch(self, tp: TP) -> int | None:
+        """When the broker last answered for this partition, milliseconds; None when it is not ours."""
+        consumer = self._thread._consumer
+        state = consumer._subscription.subscription if consumer is not None else None
+        assignment = state.assignment if state is not None else None
+        if assignment is None or tp not in assignment.tps:
+            return None
+        stamp: int | None = assignment.state_value(tp).timestamp
+        return stamp
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
+        if self.flow_active and not await self._begin():
+            await asyncio.sleep(_OVERTAKEN)
+            return
         records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
             return
@@ -65,6 +125,7 @@ class Consumer(driver.Consumer):
                 last = chunk[-1].offset
                 # Otherwise the driver takes the chunk for a gap in the offsets and books every one of them.
                 self._read_offset[tp] = last - 1
+                cast(ChunkApp, self.app).handed_over(tp, last + 1, chunk[-1].timestamp)
                 yield tp, self._chunk_message(tp, chunk, last)
 
     def _chunk_message(self, tp: TP, chunk: Sequence[Any], last: int) -> ConsumerMessage:
@@ -102,11 +163,13 @@ class Consumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         self.stop_flow()
+        self._rebalances += 1
         await cast(ChunkApp, self.app).before_revocation()
         await self.commit()
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self._rebalances += 1
         try:
             await super().on_partitions_assigned(assigned, generation_id)
         finally:

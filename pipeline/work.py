@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from schemas.errors import DataError
 from schemas.events import Dead, Event, Place, Record
 from schemas.scores import Score
+
+# Headers of messages: which of two with one key is the later, and the partition of the event whose scored
+# messages this one must follow.
+VERSION_HEADER = "salience-version"
+PARTITION_HEADER = "salience-partition"
 
 
 class ScoredEvent(Struct):
@@ -19,6 +25,8 @@ class ScoredEvent(Struct):
     signature: int | None = None
     # What a behavior event's score is keyed by: a hash of the item's text.
     item_hash: bytes | None = None
+    # Its person or conversation was forgotten at this moment (microseconds); what it said is blanked.
+    forgotten: int | None = None
 
 
 class Work(Struct):
@@ -61,13 +69,17 @@ class NewEvent(Struct):
 
 
 class Message(Struct):
-    """A message for a topic. `outbox` is the row to mark when the broker has confirmed it."""
+    """A message for a topic; value None is a tombstone. `outbox` is the row to mark when the broker has it.
+
+    `version` is set where the topic keeps the latest message of each key: the higher one holds.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
     outbox: int | None = None
+    version: int | None = None
 
 
 class Outgoing(Struct):
@@ -94,6 +106,8 @@ class Applied(Struct):
     alerts: int = 0
     # The partition's next offset after this chunk.
     until: int = 0
+    # Whether any of its events could move the watermark.
+    timed: bool = False
 
     def joined(self, other: "Applied") -> "Applied":
         """Both together, this one first."""
@@ -105,7 +119,18 @@ class Applied(Struct):
             self.outbox + other.outbox,
             self.alerts + other.alerts,
             other.until,
+            self.timed or other.timed,
         )
+
+
+def encode_heads(score: Score) -> bytes:
+    """The heads as JSON, encoded once for the table and for the topic."""
+    return msgspec.json.encode(score.heads)
+
+
+def alert_name(rule: str, group: str, episode: str) -> str:
+    """An alert's identity in one piece: its id, and the key of its messages."""
+    return f"{rule}/{group}/{episode}"
 
 
 def dead_letter(record: Record, error: DataError, event: Event | None = None) -> Dead:

@@ -1,41 +1,51 @@
 """The Faust worker: reads chunks from Kafka, sends them along their lanes, acknowledges in order."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
+import secrets
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import faust
 import structlog
+from aiokafka.errors import KafkaError
+from faust.types import TP
 from yarl import URL
 
-from pipeline.admin import TopicInfo, describe
+from pipeline.admin import describe
+from pipeline.assignment import Assignment, Offsets, Partition, Reading
 from pipeline.compose import Pipeline, compose
 from pipeline.deliver import KafkaOutlet
+from pipeline.flow import Flow
 from pipeline.lane import Lane
 from pipeline.pages import Pages
 from pipeline.producer import open_producer
-from pipeline.security import tls_context
+from pipeline.retry import through_outage
+from pipeline.security import tls_context, unreachable
 from pipeline.settings import BrokerSettings, Settings
-from pipeline.store import outbox
+from pipeline.timer import Timer
 from pipeline.times import now
 from pipeline.topics import Topics
+from pipeline.transport import Consumer
 from pipeline.work import Applied
-from schemas.errors import ConfigError, SalienceError
-from schemas.events import Chunk, Place
-from schemas.labels import STREAMS
+from schemas.errors import BrokerError, OutageError, SalienceError
+from schemas.events import Chunk
 
 log = structlog.get_logger("salience.worker")
 
 # Seconds that chunks in work may take when their partitions are taken away.
 _REVOCATION = 5.0
-# Seconds between two looks at what waits to be written down or sent.
-_TIMER = 2.0
+# Seconds that writing down the end of a generation may take.
+_GIVING_UP = 2.0
+# Milliseconds after which partitions that were added to a topic are noticed.
+_METADATA_AGE = 30_000
 # Faust's buffers count chunks here; its default of 4,096 would draw a whole backlog into memory.
 _BUFFERED_CHUNKS = 8
 # Seconds a thread may hold the interpreter while another waits: SQLite's and the model's have little to do in
@@ -51,20 +61,79 @@ class App(faust.App):
     chunk: int
     read_committed: bool
     lanes: list[Lane]
+    flows: dict[str, Flow]
+    assignment: Assignment
+    pipeline: Pipeline
+    patience: float
+    refused: "asyncio.Future[BaseException]"
+    broken: bool = False
 
     def _create_directories(self) -> None:
         return
 
     async def before_revocation(self) -> None:
-        """Partitions are taken away: what is in work may finish, for a few seconds; nothing new begins."""
+        """Partitions are taken away: what is in work may finish, for a few seconds; the rest is dropped."""
         for lane in self.lanes:
             lane.hold()
         await asyncio.gather(*(lane.drain(_REVOCATION) for lane in self.lanes))
+        for lane in self.lanes:
+            await lane.clear()
+        with contextlib.suppress(OutageError, TimeoutError):
+            async with asyncio.timeout(_GIVING_UP):
+                await self.pipeline.flush()
+                await self.assignment.end(in_order=True)
+        self.assignment.reading = {}
+        self.pipeline.drop_confirmed()
 
     def after_assignment(self) -> None:
         """Partitions are ours again."""
         for lane in self.lanes:
             lane.go_on()
+
+    async def begin_reading(self, consumer: Consumer, assigned: Sequence[TP]) -> Mapping[TP, int] | None:
+        """Where to begin in each partition; None when a contradiction or a long outage ends the worker."""
+        partitions = [(tp.topic, tp.partition) for tp in assigned]
+
+        def ask(question: Callable[..., Any]) -> Offsets:
+            async def answer(which: Sequence[Partition]) -> dict[Partition, int]:
+                try:
+                    found = await question(*(TP(topic, number) for topic, number in which))
+                except (KafkaError, OSError) as error:
+                    raise BrokerError(unreachable(self.pipeline.settings.broker, error)) from error
+                return {(tp.topic, tp.partition): offset for tp, offset in found.items()}
+
+            return answer
+
+        first, last = ask(consumer.earliest_offsets), ask(consumer.highwaters)
+        try:
+            offsets = await through_outage(
+                lambda: self.assignment.begin(partitions, first, last),
+                self.patience,
+                self.pipeline.observer.outage,
+            )
+        except SalienceError as error:
+            self.refuse(error)
+            consumer.stop_flow()
+            return None
+        log.info("reading", partitions=len(offsets))
+        return {TP(topic, number): offset for (topic, number), offset in offsets.items()}
+
+    def handed_over(self, tp: TP, until: int, stamp: int | None) -> None:
+        self.assignment.handed_over((tp.topic, tp.partition), until, None if stamp is None else stamp * 1000)
+
+    def out_of_range(self, offsets: Mapping[TP, int]) -> None:
+        tp, offset = next(iter(offsets.items()))
+        self.refuse(self.assignment.out_of_range((tp.topic, tp.partition), offset))
+
+    def last_fetch(self, partition: Partition) -> int | None:
+        """When the broker last answered for a partition, microseconds."""
+        stamp = cast(Consumer, self.consumer).last_fetch(TP(*partition))
+        return None if stamp is None else stamp * 1000
+
+    def refuse(self, error: BaseException) -> None:
+        """The worker must end: going on would lose something."""
+        if not self.refused.done():
+            self.refused.set_result(error)
 
 
 class Worker:
@@ -90,37 +159,44 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        cluster, topics = await asyncio.to_thread(describe, self._settings.broker)
+        await asyncio.to_thread(describe, self._settings.broker)
         async with await compose(self._settings) as pipeline, open_producer(self._settings.broker) as producer:
             pages = Pages(pipeline.observer, self._settings.worker.stalled_after)
             if self._port:
                 await pages.start(self._settings.worker.host, self._port)
             outlet = KafkaOutlet(producer, self._topics.scored, self._settings.worker.publish_scored)
-            app = self._app(pipeline, outlet, cluster, topics, pages)
-            timer = asyncio.create_task(self._timer(pipeline, outlet))
+            app = self._app(pipeline, outlet, pages)
+            timer = Timer(pipeline, app.flows, outlet, app.assignment, app.last_fetch, app.refuse)
+            timed = asyncio.create_task(timer.run())
             _tune_interpreter()
             await app.start()
             log.info("started", bundle=pipeline.scorer.bundle, group=self._settings.broker.group, port=self._port)
             try:
                 status = await self._watch(app)
             finally:
-                timer.cancel()
+                timed.cancel()
                 pages.stopping = True
             await self._shut_down(app, pipeline, status)
             await pages.stop()
         return status
 
-    def _app(
-        self, pipeline: Pipeline, outlet: KafkaOutlet, cluster: str, topics: dict[str, TopicInfo], pages: Pages
-    ) -> App:
-        app = App(self._settings.broker.group, **_faust_options(self._settings.broker))
-        app.chunk = self._settings.worker.chunk
-        app.read_committed = self._settings.broker.read_committed
-        app.lanes = []
-        for stream in STREAMS:
+    def _app(self, pipeline: Pipeline, outlet: KafkaOutlet, pages: Pages) -> App:
+        settings = self._settings
+        app = App(settings.broker.group, **_faust_options(settings.broker))
+        app.chunk = settings.worker.chunk
+        app.read_committed = settings.broker.read_committed
+        app.patience = settings.database.outage_deadline
+        app.pipeline = pipeline
+        app.refused = asyncio.get_running_loop().create_future()
+        streams = {topic: stream for stream, topic in self._topics.inputs.items()}
+        worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        app.assignment = Assignment(settings, streams, pipeline.database, pipeline.caution, worker, now)
+        app.lanes, app.flows = [], {}
+        for topic, stream in streams.items():
             lane = pipeline.lane(stream, outlet)
             app.lanes.append(lane)
-            self._agent(app, stream, lane, cluster, topics[self._topics.inputs[stream]])
+            app.flows[stream] = lane.flow
+            self._agent(app, stream, topic, lane)
 
         async def assigned(*_: Any, **__: Any) -> None:
             pages.assigned = True
@@ -128,27 +204,38 @@ class Worker:
         app.on_partitions_assigned.connect(assigned, weak=False)
         return app
 
-    def _agent(self, app: App, stream: str, lane: Lane, cluster: str, topic: TopicInfo) -> None:
+    def _agent(self, app: App, stream: str, topic: str, lane: Lane) -> None:
         async def body(chunks: Any) -> None:
             async for event in chunks.noack().events():
-                place = Place(stream, cluster, topic.name, topic.incarnation, event.message.partition)
-                await lane.submit(Chunk(place, event.message.value), partial(_acknowledge, event))
+                partition = (topic, event.message.partition)
+                reading = app.assignment.reading.get(partition)
+                if reading is None:
+                    continue
 
-        channel = app.topic(topic.name, key_serializer="raw", value_serializer="raw")
+                def still(reading: Reading = reading, partition: Partition = partition) -> bool:
+                    return app.assignment.reading.get(partition) is reading
+
+                chunk = Chunk(reading.place, event.message.value)
+                await lane.submit(chunk, partial(_acknowledge, app.assignment, partition, event), still)
+
+        channel = app.topic(topic, key_serializer="raw", value_serializer="raw")
         app.agent(channel, name=f"salience.{stream}")(body)
 
     async def _watch(self, app: App) -> int:
         """Wait for the end; returns the exit status."""
         stop = asyncio.create_task(self._stop.wait())
         crash = asyncio.create_task(app._crashed.wait())
-        ends: set[asyncio.Future[Any]] = {stop, crash, *(lane.failed for lane in app.lanes)}
+        failures: list[asyncio.Future[BaseException]] = [app.refused, *(lane.failed for lane in app.lanes)]
+        ends: set[asyncio.Future[Any]] = {stop, crash, *failures}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         crash.cancel()
-        for lane in app.lanes:
-            if lane.failed.done():
-                _tell(lane.failed.result())
-                return 1
+        for failure in failures:
+            if failure.done():
+                _tell(failure.result())
+                # An error that nobody foresaw may come of an event, as a death may.
+                app.broken = not isinstance(failure.result(), SalienceError)
+                return _status(failure.result())
         if not self._stop.is_set():
             log.error("stopping", reason="faust", message=f"Faust stopped by itself: {app.crash_reason!r}")
             return 1
@@ -167,9 +254,10 @@ class Worker:
                         *(lane.drain(self._settings.worker.shutdown_timeout * 0.6) for lane in app.lanes)
                     )
                 for lane in app.lanes:
-                    lane.abandon()
+                    await lane.clear()
                 await app.consumer.commit()
                 await pipeline.flush()
+                await app.assignment.end(in_order=not app.broken)
                 await app.stop()
             log.info("stopped")
         except TimeoutError:
@@ -181,19 +269,6 @@ class Worker:
         except Exception as error:
             log.warning("stopped", reason="outage", message=f"{error}; what is not acknowledged comes again")
 
-    async def _timer(self, pipeline: Pipeline, outlet: KafkaOutlet) -> None:
-        """Write down what the broker confirmed, and send what was left in the outbox."""
-        while True:
-            await asyncio.sleep(_TIMER)
-            try:
-                await pipeline.flush()
-                await _sweep(pipeline, outlet)
-            except SalienceError as error:
-                log.warning("timer", reason=error.reason, message=str(error))
-            except Exception as error:
-                # The next round may do better, and the chunks in work do not depend on it.
-                log.exception("timer", reason="bug", message=str(error))
-
 
 def _tune_interpreter() -> None:
     """What the start has made stays for good, and chunks die young: the collector may look seldom, elsewhere."""
@@ -203,21 +278,14 @@ def _tune_interpreter() -> None:
     sys.setswitchinterval(_SWITCH)
 
 
-def _acknowledge(event: Any, applied: Applied) -> None:
+def _acknowledge(assignment: Assignment, partition: Partition, event: Any, applied: Applied) -> None:
     event.ack()
+    assignment.applied(partition, applied.until, applied.timed)
 
 
-async def _sweep(pipeline: Pipeline, outlet: KafkaOutlet) -> None:
-    messages = await outbox.claim(pipeline.database, now())
-    if not messages:
-        return
-    failures = await outlet.send_messages(messages)
-    sent = [message.outbox for message, failure in zip(messages, failures, strict=True) if failure is None]
-    await outbox.mark_sent(pipeline.database, [row for row in sent if row is not None], now())
-    for message, failure in zip(messages, failures, strict=True):
-        if failure is not None and message.outbox is not None:
-            log.warning("not sent", reason="broker", topic=message.topic, message=str(failure))
-            await outbox.mark_failed(pipeline.database, message.outbox, str(failure))
+def _status(error: BaseException) -> int:
+    """2 tells the supervisor that starting again would meet the same."""
+    return 2 if isinstance(error, SalienceError) and error.fatal else 1
 
 
 def _tell(error: BaseException) -> None:
@@ -236,7 +304,9 @@ def _faust_options(broker: BrokerSettings) -> dict[str, Any]:
         "broker_request_timeout": max(90.0, broker.session_timeout + 5),
         "broker_max_poll_interval": broker.max_poll_interval,
         "broker_commit_interval": 1.0,
-        "consumer_auto_offset_reset": broker.offset_reset,
+        # The database says where to read; a record that is gone must be told, not skipped.
+        "consumer_auto_offset_reset": "none",
+        "consumer_metadata_max_age_ms": _METADATA_AGE,
         "stream_buffer_maxsize": _BUFFERED_CHUNKS,
         "stream_wait_empty": False,
         "topic_allow_declare": False,
@@ -272,7 +342,7 @@ async def _run(settings: Settings, index: int, at_end: Callable[[int], None]) ->
         status = await worker.run()
     except SalienceError as error:
         _tell(error)
-        status = 2 if isinstance(error, ConfigError) else 1
+        status = _status(error)
         if worker.told_to_stop:
             # It was still at its start, with nothing in work.
             status = 0

@@ -6,11 +6,13 @@ from typing import ClassVar
 class SalienceError(Exception):
     """Base of all; `str()` is a sentence for a person: what is wrong, where, and the mend.
 
-    `reason` is a stable name, used as metric label and log field.
+    `reason` is a stable name, used as metric label and log field. `fatal` says that whoever starts again would
+    meet the same: a worker ends with exit status 2, and its supervisor leaves it at that.
     """
 
     reason: ClassVar[str] = "error"
     retry: ClassVar[bool] = False
+    fatal: ClassVar[bool] = False
 
 
 class UsageError(SalienceError):
@@ -23,6 +25,13 @@ class ConfigError(SalienceError):
     """A setting, a rules file or a bundle is not usable."""
 
     reason = "config"
+    fatal = True
+
+
+class ContradictionError(ConfigError):
+    """The broker's topics are not those that the database knows, or have lost what it lacks."""
+
+    reason = "contradiction"
 
 
 class BundleError(ConfigError):
@@ -31,10 +40,17 @@ class BundleError(ConfigError):
     reason = "bundle"
 
 
+class TooManyDeadError(SalienceError):
+    """So many records of a stream cannot be used that it is no matter of single events: a format has changed."""
+
+    reason = "too_many_dead"
+    fatal = True
+
+
 class DataError(SalienceError):
     """One event cannot be used; it costs that event only and goes to the dead letters.
 
-    `stage` names where: decode, score, store, react.
+    `stage` names where: decode, score, store, react, or process when the event ended the process itself.
     """
 
     reason = "data"
@@ -45,6 +61,12 @@ class DecodeError(DataError):
     """The bytes are no event of their stream."""
 
     reason = "undecodable"
+
+
+class SchemaHeaderError(DecodeError):
+    """The bytes begin with the header of a Confluent schema registry."""
+
+    reason = "confluent_schema"
 
 
 class ConflictError(DataError):
@@ -73,6 +95,13 @@ class ReactionError(DataError):
 
     reason = "reaction_failed"
     stage = "react"
+
+
+class PoisonError(DataError):
+    """The process died again and again while it had this event in work, the last time with it alone."""
+
+    reason = "poison"
+    stage = "process"
 
 
 class OutageError(SalienceError):

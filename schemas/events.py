@@ -53,11 +53,24 @@ class Place(Struct, frozen=True):
     run: str | None = None
 
 
+class Dead(Struct, frozen=True):
+    """A record that could not be used, and why; `event` is its source and id where they are known."""
+
+    record: Record
+    stage: str
+    reason: str
+    exception: str
+    message: str
+    attempts: int = 1
+    event: str | None = None
+
+
 class Chunk(Struct, frozen=True):
-    """Successive records of one partition, handled together."""
+    """Successive records of one partition, handled together; those of `dead` are given up before they are read."""
 
     place: Place
     records: Sequence[Record]
+    dead: Sequence[Dead] = ()
 
 
 class Event(Struct):
@@ -108,18 +121,6 @@ class Event(Struct):
     @property
     def attributes(self) -> dict[str, Any]:
         return self.data.attributes or {}
-
-
-class Dead(Struct, frozen=True):
-    """A record that could not be used, and why; `event` is its source and id where they are known."""
-
-    record: Record
-    stage: str
-    reason: str
-    exception: str
-    message: str
-    attempts: int = 1
-    event: str | None = None
 
 
 def broker_time(record: Record) -> int | None:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -100,6 +101,13 @@ events = Table(
     Index(None, "stream", "visible_tick"),
     Index(None, "event_time"),
     Index(None, "subject"),
+    Index(
+        "ix_events_run",
+        "run",
+        "visible_tick",
+        postgresql_where=text("run IS NOT NULL"),
+        sqlite_where=text("run IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 
@@ -154,6 +162,7 @@ alerts = Table(
     Column("updated_at", BigInteger, nullable=False),
     UniqueConstraint("rule", "group", "episode"),
     Index(None, "created_at"),
+    Index(None, "event"),
 )
 
 # What could not be used, bytes untouched. `identity` is the hash of where it came from.
@@ -205,6 +214,7 @@ outbox = Table(
     Column("error", Text),
     Index(None, "sent_at", "lease_until"),
     Index(None, "event"),
+    Index(None, "receiver", "key"),
 )
 
 # How far each partition has come: `stored` and `published` are the next offsets; the counts are of records.

@@ -56,7 +56,7 @@ def test_a_command_has_help_with_an_example_and_an_option_for_json(name: str, co
 
 def test_the_commands_of_the_contract_are_there() -> None:
     assert {name for name, _ in commands()} >= {
-        *("worker", "send", "backfill", "score", "config", "doctor", "demo", "bench"),
+        *("worker", "send", "backfill", "score", "config", "doctor", "demo", "bench", "forget"),
         *("topics create", "topics list", "dlq list", "dlq show", "dlq replay"),
         *("db upgrade", "db prune", "rules check", "model info", "model export"),
     }

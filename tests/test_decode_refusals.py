@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from decoding import TIME, bare, decoder, forms, read, sentence
 
-from schemas.errors import DecodeError
+from schemas.errors import DecodeError, SchemaHeaderError
 from schemas.events import Line
 from schemas.labels import STREAMS
 
@@ -176,10 +176,30 @@ def test_a_message_without_a_value_is_refused() -> None:
         decoder("chat").decode(Line(0, None))
 
 
-def test_a_schema_registrys_header_is_recognised() -> None:
-    told = sentence("news", b"\x00\x00\x00\x00\x07" + json.dumps(bare()).encode())
+@pytest.mark.parametrize("headers", [{}, BINARY], ids=["bare", "binary"])
+@pytest.mark.parametrize("schema", [7, 200, 0xFFFFFFFF])
+@pytest.mark.parametrize(
+    "payload",
+    [json.dumps(bare()).encode(), b"", b"\x02\xc8avro", b'{"specversion": "1.0"}', b'"\\ud800"'],
+    ids=["json", "nothing", "avro", "structured", "surrogate"],
+)
+def test_a_schema_registrys_header_is_recognised(schema: int, payload: bytes, headers: dict[str, str]) -> None:
+    with pytest.raises(SchemaHeaderError) as caught:
+        read("news", b"\x00" + schema.to_bytes(4, "big") + payload, headers)
 
-    assert told.startswith("the message begins with a Confluent schema header (magic byte 0); send JSON without")
+    assert str(caught.value) == (
+        f"the message begins with a Confluent schema header (magic byte 0, schema id {schema}); send plain JSON, "
+        "with a serializer that knows no schema registry"
+    )
+    assert caught.value.reason == "confluent_schema"
+
+
+@pytest.mark.parametrize("value", [b"\x00", b"\x00\x00\x00\x07", b"\x01\x00\x00\x00\x07{}", b"{\x00\x00\x00\x00"])
+def test_what_has_no_schema_registrys_header_is_only_no_json(value: bytes) -> None:
+    with pytest.raises(DecodeError, match=r"^the value is no JSON: ") as caught:
+        read("news", value)
+
+    assert caught.value.reason == "undecodable"
 
 
 @pytest.mark.parametrize("form", ["bare", "structured", "binary"])

@@ -5,9 +5,10 @@ import contextlib
 from collections.abc import Sequence
 
 import pytest
-from helpers import news, opened, place, rows, take
+from helpers import Clock, news, opened, place, rows, take
 
 from models.stub import StubScorer
+from pipeline.caution import Caution
 from pipeline.deliver import MemoryOutlet
 from pipeline.lane import Lane
 from pipeline.observe import Observer
@@ -69,7 +70,8 @@ class Acknowledged:
 
 
 def _lane(gates: Gates, depth: int = 4) -> Lane:
-    return Lane(gates, depth, Observer())  # type: ignore[arg-type]
+    observer = Observer()
+    return Lane(gates, depth, observer, Caution(None, 1, Clock(), observer))  # type: ignore[arg-type]
 
 
 async def test_a_chunk_that_is_slow_to_deliver_does_not_hold_up_the_next_ones_scoring() -> None:
@@ -230,10 +232,18 @@ async def test_what_is_abandoned_is_not_acknowledged() -> None:
     await lane.submit(_chunk(0), done)
     await lane.submit(_chunk(1), done)
     await gates.reached("score", 0)
-    lane.abandon()
+    await lane.clear()
     assert await lane.drain(10)
     assert done.untils == []
-    assert lane.failed.done()
+    assert not lane.failed.done()
+
+
+async def test_a_chunk_whose_partition_has_gone_meanwhile_is_dropped() -> None:
+    gates, done = Gates(), Acknowledged()
+    lane = _lane(gates)
+    await lane.submit(_chunk(0), done, lambda: False)
+    assert await lane.drain(0)
+    assert done.untils == []
 
 
 class SlowOutlet(MemoryOutlet):

@@ -165,6 +165,7 @@ async def test_an_alert_is_written_and_sent_once_however_often_it_is_found() -> 
     assert (alert.event, alert.visible_tick, alert.bundle) == (4, 7, "bundle@1")
     assert alert.evidence["heads"]["sentiment"]["words"] == [["fall", 0.5]]
     assert (key, message.topic, stored) == ("r//news/wire/n0:fired:topic:t.alerts", "t.alerts", 4)
+    assert (message.key, message.version) == (b"r//news/wire/n0", 1)
 
 
 async def test_each_rule_that_matches_raises_its_own_alert() -> None:

@@ -14,9 +14,8 @@ from pipeline.decode import Decoder
 from pipeline.deliver import _scored_message, letters
 from pipeline.react.alerts import MatchAlerts, _message
 from pipeline.rules import MatchRule, RuleSet
-from pipeline.score import encode_heads
 from pipeline.settings import EventSettings
-from pipeline.work import NewEvent, Outgoing
+from pipeline.work import NewEvent, Outgoing, encode_heads
 from schemas import generate
 from schemas.events import Dead, Event, Line, Place
 from schemas.labels import STREAMS

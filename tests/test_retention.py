@@ -5,27 +5,46 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from held import is_held_up
 from helpers import DAY, EVENT_TIME, NOW, RULE, Clock, behavior, news, only, opened, place, rows, take
-from sqlalchemy import delete, text
+from sqlalchemy import delete, insert
 
+from pipeline.compose import Pipeline
 from pipeline.deliver import MemoryOutlet
+from pipeline.durations import parse_duration
+from pipeline.rules import MatchRule, RuleSet
 from pipeline.store import retention
 from pipeline.store.chunks import ChunkStore
 from pipeline.store.database import Database
 from pipeline.store.retention import prune
+from pipeline.store.rule_sets import remember_rules
 from schemas.errors import UsageError
-from schemas.tables import alerts, dead_letters, events, instance, item_scores, outbox, progress, scores, seen
+from schemas.tables import (
+    alerts,
+    closings,
+    dead_letters,
+    events,
+    instance,
+    item_scores,
+    outbox,
+    progress,
+    rule_sets,
+    scores,
+    seen,
+)
 
 OLD = "2024-03-01T00:00:00Z"
 MONTH = 30 * DAY
 YEAR = 365 * DAY
+NO_MORE = {"outbox": 0, "dead_letters": 0, "closings": 0, "seen": 0}
+HOUR = DAY // 24
 
 
 async def test_old_events_go_with_their_scores_and_young_ones_stay(database_url: str) -> None:
     async with opened(database_url) as pipeline:
         await take(pipeline, [news(0, time=OLD), news(1), news(2, time=OLD)])
         done = await prune(pipeline.database, NOW, MONTH, YEAR)
-        assert done == {"events": 2, "item_scores": 0, "outbox": 0, "dead_letters": 0, "seen": 0}
+        assert done == {"events": 2, "item_scores": 0, **NO_MORE}
         kept = await only(pipeline.database, events)
         assert kept["event_id"] == "n1"
         assert (await only(pipeline.database, scores))["event"] == kept["id"]
@@ -148,21 +167,106 @@ async def test_a_memory_shorter_than_what_is_kept_is_refused(database_url: str) 
         await only(pipeline.database, events)
 
 
+class Baseline(MatchRule):
+    """A rule that looks back on twelve hours."""
+
+    @property
+    def baseline(self) -> int:
+        return 12 * HOUR
+
+
+def looking_back(name: str = "r") -> RuleSet:
+    when = {"words": ["x"]}
+    plain = MatchRule.model_validate({"name": "plain", "kind": "match", "stream": "news", "when": when})
+    return RuleSet((Baseline.model_validate(plain.model_dump() | {"name": name}), plain))
+
+
+async def test_a_retention_shorter_than_what_rules_in_use_look_back_on_is_refused(database_url: str) -> None:
+    async with opened(database_url) as pipeline:
+        await take(pipeline, [news(0, time=OLD)])
+        await remember_rules(pipeline.database, looking_back(), NOW - DAY)
+        told = "--older-than 690m is shorter than the longest baseline of the rules in use, 12h; keep events for"
+        with pytest.raises(UsageError, match=told):
+            await prune(pipeline.database, NOW, 11 * HOUR + HOUR // 2, YEAR)
+        await only(pipeline.database, events)
+        assert (await prune(pipeline.database, NOW, 12 * HOUR, YEAR))["events"] == 1
+
+
+async def test_rules_that_nobody_used_for_a_day_hold_nothing_back(database_url: str) -> None:
+    async with opened(database_url) as pipeline:
+        await take(pipeline, [news(0, time=OLD)])
+        await remember_rules(pipeline.database, looking_back(), NOW - DAY - 1)
+        assert (await prune(pipeline.database, NOW, HOUR, YEAR))["events"] == 1
+
+
+async def test_rules_that_are_used_again_count_again(database_url: str) -> None:
+    async with opened(database_url) as pipeline:
+        await remember_rules(pipeline.database, looking_back(), NOW - 3 * DAY)
+        await remember_rules(pipeline.database, looking_back(), NOW)
+        row = await only(pipeline.database, rule_sets)
+        assert (row["created_at"], row["used_at"], row["baseline"]) == (NOW - 3 * DAY, NOW, 12 * HOUR)
+        with pytest.raises(UsageError, match="longest baseline"):
+            await prune(pipeline.database, NOW, HOUR, YEAR)
+
+
+async def test_match_rules_look_back_on_nothing(database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(RULE)
+    async with opened(database_url, rules={"file": str(file)}) as pipeline:
+        row = await only(pipeline.database, rule_sets)
+        assert (row["baseline"], row["used_at"]) == (0, NOW)
+        assert await prune(pipeline.database, NOW, 0, YEAR)
+
+
+@pytest.mark.parametrize(
+    ("length", "shown"),
+    [(90 * DAY, "90d"), (36 * HOUR, "36h"), (90_000_000, "90s"), (1_500_000, "1.5s"), (0, "0s")],
+)
+def test_a_length_of_time_is_shown_as_the_command_line_takes_it(length: int, shown: str) -> None:
+    assert retention._shown(length) == shown
+    assert parse_duration(shown) == length
+
+
+async def test_old_closings_go_in_batches_and_young_ones_stay(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 3)
+    closed = [NOW - MONTH - 1] * 7 + [NOW - MONTH]
+    values = {"stream": "news", "run": "", "last_tick": 0, "watermark": 0, "moved_by": "t/0", "left_out": []}
+    async with opened(database_url) as pipeline:
+        async with pipeline.database.begin() as connection:
+            lines = [values | {"first_tick": tick, "closed_at": moment} for tick, moment in enumerate(closed)]
+            await connection.execute(insert(closings), lines)
+        assert (await prune(pipeline.database, NOW, MONTH, YEAR))["closings"] == 7
+        assert (await only(pipeline.database, closings))["first_tick"] == 7
+
+
+async def test_workers_go_on_while_it_prunes(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH", 10)
+
+    async def write(pipeline: Pipeline, partition: int) -> None:
+        for chunk in range(10):
+            names = [f"{partition}/{chunk}/{at}" for at in range(10)]
+            lines = [news(chunk * 10 + at, id=name) for at, name in enumerate(names)]
+            applied = await take(pipeline, lines, where=place(partition=partition))
+            assert applied.new == 10
+
+    async with opened(database_url) as pipeline:
+        await take(pipeline, [news(index, time=OLD) for index in range(200)], where=place(partition=9))
+        writers = [write(pipeline, number) for number in range(3)]
+        *_, done = await asyncio.gather(*writers, prune(pipeline.database, NOW, MONTH, YEAR))
+        assert done["events"] == 200
+        assert len(await rows(pipeline.database, events)) == 300
+        counted = await rows(pipeline.database, progress)
+        assert [row["new"] for row in counted] == [100, 100, 100, 200]
+
+
 async def test_the_floors_never_go_down(database_url: str) -> None:
     async with opened(database_url) as pipeline:
         await prune(pipeline.database, NOW, MONTH, YEAR)
         before = await only(pipeline.database, instance)
         await prune(pipeline.database, NOW, 2 * MONTH, 2 * YEAR)
         assert await only(pipeline.database, instance) == before
-
-
-async def _is_held_up(database: Database, task: asyncio.Task[Any]) -> None:
-    """Wait until `task` waits for a lock, or is through; on SQLite the only writer holds it up from the start."""
-    while not (task.done() or database.is_sqlite):
-        async with database.read() as connection:
-            waiting = await connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))
-            if waiting.scalar_one():
-                return
 
 
 async def test_an_event_is_not_stored_again_while_it_is_pruned(
@@ -186,7 +290,7 @@ async def test_an_event_is_not_stored_again_while_it_is_pruned(
         writing = asyncio.create_task(take(pipeline, [news(1, "shares rise 0", id="n0", time=OLD)]))
         await looked.wait()
         pruning = asyncio.create_task(_prune_batch(pipeline.database))
-        await _is_held_up(pipeline.database, pruning)
+        await is_held_up(pipeline.database, pruning)
         go.set()
         applied = await writing
         assert (applied.new, applied.repeated) == (0, 1)
@@ -225,7 +329,7 @@ async def test_an_item_score_that_a_chunk_is_about_to_name_stays(
         writing = asyncio.create_task(take(pipeline, [behavior(1)], where=where))
         await wrote.wait()
         pruning = asyncio.create_task(prune(pipeline.database, NOW, MONTH, YEAR))
-        await _is_held_up(pipeline.database, pruning)
+        await is_held_up(pipeline.database, pruning)
         go.set()
         await writing
         await pruning

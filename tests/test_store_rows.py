@@ -28,9 +28,9 @@ from models.stub import STUB_BUNDLE, StubScorer
 from pipeline.compose import Pipeline
 from pipeline.decode import Decoder
 from pipeline.deliver import MemoryOutlet
-from pipeline.score import encode_heads
 from pipeline.settings import EventSettings
 from pipeline.signature import signatures
+from pipeline.work import encode_heads
 from schemas.events import Place, Record
 from schemas.tables import dead_letters, events, item_scores, rule_sets, scores, subjects, watermarks
 

@@ -25,6 +25,8 @@ from pipeline.times import now
 
 # Seconds that a test waits for something that should happen at once; a slow machine may take long.
 PATIENCE = 90.0
+# What Python is told to run.
+SALIENCE = ("-m", "pipeline")
 
 
 class Deployment:
@@ -80,9 +82,9 @@ class Deployment:
         asyncio.run(upgrade())
         return self
 
-    def worker(self, *arguments: str, **environment: str) -> "Worker":
+    def worker(self, *arguments: str, program: Sequence[str] = SALIENCE, **environment: str) -> "Worker":
         """Start a worker process; it ends with the deployment."""
-        worker = Worker(self, len(self.workers), arguments, environment)
+        worker = Worker(self, len(self.workers), arguments, environment, program)
         self.workers.append(worker)
         return worker
 
@@ -151,12 +153,17 @@ class Worker:
     """One `salience worker` process, its log in a file."""
 
     def __init__(
-        self, deployment: Deployment, index: int, arguments: Sequence[str], environment: Mapping[str, str]
+        self,
+        deployment: Deployment,
+        index: int,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        program: Sequence[str] = SALIENCE,
     ) -> None:
         self.index = index
         self._log = deployment.folder / f"worker-{index}.log"
         launch = [sys.executable, "-I", "-S", launcher, str(os.getpid()), str(int(signal.SIGKILL)), "-1", "-1"]
-        command = [*launch, sys.executable, "-m", "pipeline", "worker", *arguments]
+        command = [*launch, sys.executable, *program, "worker", *arguments]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,

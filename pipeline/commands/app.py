@@ -2,7 +2,7 @@
 
 import typer
 
-from pipeline.commands import db, dlq, look, model, rules, run, texts, topics
+from pipeline.commands import db, dlq, forget, look, model, rules, run, runs, texts, topics
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,7 +14,9 @@ app = typer.Typer(
 run.register(app)
 texts.register(app)
 look.register(app)
+forget.register(app)
 app.add_typer(topics.app, name="topics")
+app.add_typer(runs.app, name="runs")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(db.app, name="db")
 app.add_typer(rules.app, name="rules")

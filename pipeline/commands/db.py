@@ -50,6 +50,7 @@ def prune(
 
     The keys of deleted events are remembered, so that a replay of the log does not bring them back. What is
     older than --forget-seen is stored again when it comes again, marked as too old, and nothing reacts to it.
+    What rules in use look back on is kept: a shorter --older-than is refused.
 
     Example: salience db prune --older-than 90d
     """

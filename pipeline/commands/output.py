@@ -15,7 +15,7 @@ from rich.text import Text
 from pipeline.logs import configure
 from pipeline.settings import LogSettings, Settings, load_settings
 from pipeline.status import BAD_USAGE, FAILED, INTERRUPTED
-from schemas.errors import ConfigError, SalienceError, UsageError
+from schemas.errors import SalienceError, UsageError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +52,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except SalienceError as error:
             _fail(error, bool(kwargs.get("json")))
-            raise typer.Exit(BAD_USAGE if isinstance(error, (UsageError, ConfigError)) else FAILED) from None
+            raise typer.Exit(BAD_USAGE if isinstance(error, UsageError) or error.fatal else FAILED) from None
         except KeyboardInterrupt:
             err.print("stopped")
             raise typer.Exit(INTERRUPTED) from None

@@ -1,11 +1,12 @@
-"""salience topics: make and list them."""
+"""salience topics: make and list them, and accept what became of them."""
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from pipeline import accept as acceptance
 from pipeline import admin
-from pipeline.commands.output import JsonOption, command, out, settings_with, show_json
+from pipeline.commands.output import JsonOption, command, out, run_async, settings_with, show_json
 from pipeline.topics import Topics
 
 app = typer.Typer(no_args_is_help=True, help="The topics on the broker.")
@@ -50,3 +51,24 @@ def list_(json: JsonOption = False) -> None:
         )
         table.add_row(*map(Text, (name, *cells)))
     out.print(table)
+
+
+@app.command()
+@command
+def accept(json: JsonOption = False) -> None:
+    """Go on with topics that were made again, or have lost records that were never read; says what is lost.
+
+    Workers refuse to guess here: look at what they say first, stop them, and start them again afterwards. What
+    is read for a second time is recognised and counts once.
+
+    Example: salience topics accept --json
+    """
+    accepted = run_async(acceptance.accept(settings_with()))
+    if json:
+        show_json({"accepted": accepted})
+        return
+    for each in accepted:
+        partition = "" if each.partition is None else f", partition {each.partition}"
+        out.print(f"{each.topic}{partition}: {each.records:,} records {each.what}")
+    if not accepted:
+        out.print("the topics are as the database knows them; nothing to accept")

@@ -9,7 +9,7 @@ import msgspec
 from pipeline.rules import Conditions, MatchRule, RuleSet
 from pipeline.store.transaction import Transaction
 from pipeline.times import rfc3339
-from pipeline.work import AlertRow, Message, NewEvent
+from pipeline.work import AlertRow, Message, NewEvent, alert_name
 from schemas.errors import ReactionError
 from schemas.events import Event
 from schemas.messages import Alert
@@ -115,7 +115,7 @@ def _evidence(event: Event, score: Score | None) -> dict[str, Any]:
 
 
 def _message(topic: str, alert: AlertRow) -> tuple[str, Message, int | None]:
-    identity = f"{alert.rule}/{alert.group}/{alert.episode}"
+    identity = alert_name(alert.rule, alert.group, alert.episode)
     body = Alert(
         id=identity,
         rule=alert.rule,
@@ -132,5 +132,5 @@ def _message(topic: str, alert: AlertRow) -> tuple[str, Message, int | None]:
         bundle=alert.bundle,
         evidence=alert.evidence,
     )
-    message = Message(topic, identity.encode(), msgspec.json.encode(body))
+    message = Message(topic, identity.encode(), msgspec.json.encode(body), version=alert.version)
     return f"{identity}:{alert.state}:topic:{topic}", message, alert.event

@@ -7,15 +7,16 @@ from msgspec import Struct
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.store import bulk, known, rows
+from pipeline.store import bulk, known, outbox, rows, takeover, ticks
 from pipeline.store.clock import Clock, lock
-from pipeline.store.database import Database
+from pipeline.store.database import Database, uninterrupted
+from pipeline.store.forget import blank_forgotten
 from pipeline.store.migrate import Instance
 from pipeline.store.subjects import next_sequences
 from pipeline.store.transaction import Transaction
 from pipeline.work import Applied, NewEvent, Outgoing, ScoredEvent, Work
 from schemas.events import Dead, Place, broker_time, encode_json
-from schemas.tables import dead_letters, item_scores, outbox, progress, scores, seen
+from schemas.tables import dead_letters, item_scores, progress, scores, seen
 
 React = Callable[[Transaction, Sequence[NewEvent]], Awaitable[None]]
 
@@ -30,6 +31,8 @@ _ADVANCE = _OF_PARTITION.values(
     new=progress.c.new + bindparam("more_new"),
     repeated=progress.c.repeated + bindparam("more_repeated"),
     dead=progress.c.dead + bindparam("more_dead"),
+    newest=bindparam("to_newest"),
+    timed=bindparam("to_timed"),
     updated_at=bindparam("moment"),
 )
 _PUBLISHED = _OF_PARTITION.where(progress.c.published < bindparam("confirmed")).values(
@@ -58,24 +61,34 @@ class ChunkStore:
         confirmed.published = max(confirmed.published, applied.until)
         confirmed.outbox += [message.outbox for message in applied.outbox if message.outbox is not None]
 
+    @uninterrupted
     async def flush(self, now: int) -> None:
         """Write down what was confirmed since the last transactions."""
         waiting, self._confirmed = self._confirmed, {}
         try:
             if waiting:
                 async with self.database.begin() as connection:
-                    for place, confirmed in waiting.items():
+                    for place, confirmed in sorted(waiting.items(), key=_key):
                         await _write_confirmed(connection, place, confirmed, now)
         except BaseException:
             for place, confirmed in waiting.items():
                 self._take_back(place, confirmed)
             raise
 
+    async def close(self, stream: str, now: int) -> ticks.Closed:
+        """Close the live ticks of a stream that its watermark has passed."""
+        return await ticks.close(self.database, self.instance.tick, stream, now)
+
+    def drop_confirmed(self) -> None:
+        """Forget what is not written down: the partitions have gone, and their next owner publishes it again."""
+        self._confirmed = {}
+
     def _take_back(self, place: Place, confirmed: Confirmed) -> None:
         later = self._confirmed.setdefault(place, Confirmed())
         later.published = max(later.published, confirmed.published)
         later.outbox += confirmed.outbox
 
+    @uninterrupted
     async def apply(self, work: Work, react: React) -> Applied:
         """One transaction for one chunk.
 
@@ -87,6 +100,7 @@ class ChunkStore:
         published, sent = confirmed.published, list(confirmed.outbox)
         async with self.database.begin() as connection:
             clock = await lock(connection, work.place, work.now)
+            await blank_forgotten(connection, self.instance.hash_key, work.scored, clock.forgotten_before)
             events, repeated, clashes = known.unique(work.scored)
             events, pruned = await self._without_pruned(connection, events, clock)
             columns = self._columns(work, events, clock)
@@ -94,9 +108,7 @@ class ChunkStore:
                 columns["apply_sequence"] = await next_sequences(
                     connection, self.instance.hash_key, columns["subject"]
                 )
-            ids = await bulk.insert_events(connection, rows.constants(work), columns) if events else []
-            old = [each for each, row in zip(events, ids, strict=True) if row is None]
-            before = await known.compare(connection, work.place.stream, old, clock.stored)
+            ids, before = await _insert_events(connection, work, events, columns, clock.stored)
             new = [index for index, row in enumerate(ids) if row is not None]
             await self._insert_scores(connection, work, [(ids[index], events[index]) for index in new])
             transaction = Transaction(connection, work.place, work.now, work.notify, work.lease_until)
@@ -107,14 +119,15 @@ class ChunkStore:
                 new=len(new),
                 repeated=repeated + pruned + before.repeated,
                 dead=dead,
-                outgoing=sorted([_outgoing(work, events[index]) for index in new] + before.outgoing, key=_offset),
+                outgoing=sorted([*_outgoing(work, events, new), *before.outgoing], key=_offset),
                 outbox=transaction.messages + await known.unsent(connection, before.rows),
                 alerts=transaction.alerts,
                 until=work.records[-1].offset + 1,
+                timed=not all(columns["future"]),
             )
             fresh = sum(1 for index in new if events[index].event.record.offset >= clock.stored)
-            await _advance(connection, work, clock, applied, fresh, published)
-            await _mark_sent(connection, sent, work.now)
+            await _advance(connection, work, clock, applied, fresh, published, _timed(events, columns, clock))
+            await outbox.confirm(connection, sent, work.now)
         confirmed.outbox = [row for row in confirmed.outbox if row not in sent]
         return applied
 
@@ -122,6 +135,8 @@ class ChunkStore:
         futures = [rows.is_future(each.event, work.now) for each in events]
         columns = rows.columns(work.place.stream, events, futures)
         columns["sequence"] = list(range(clock.sequence, clock.sequence + len(events)))
+        if any(each.forgotten is not None for each in events):
+            columns["forgotten_at"] = [each.forgotten for each in events]
         floor = clock.seen_before
         columns["too_old"] = [floor is not None and each.event.time < floor for each in events]
         columns["visible_tick"] = [
@@ -173,17 +188,41 @@ class ChunkStore:
         await bulk.insert_all(connection, item_scores, rows.pick(items, [first[key] for key in sorted(first)]))
 
 
+async def _insert_events(
+    connection: AsyncConnection,
+    work: Work,
+    events: Sequence[ScoredEvent],
+    columns: dict[str, list[Any]],
+    stored: int,
+) -> tuple[list[int | None], known.Known]:
+    """Row ids of the events that are new (None for the others), and what was known of the others."""
+    constants = rows.constants(work)
+    ids = await bulk.insert_events(connection, constants, columns) if events else []
+    old = {id(events[at]): at for at, row in enumerate(ids) if row is None}
+    before = await known.compare(connection, work.place, [events[at] for at in old.values()], stored)
+    for held in before.held:
+        at = old[id(held.event)]
+        values = constants | {name: each[at] for name, each in columns.items()}
+        ids[at] = await takeover.take_over(connection, held, values)
+        before.repeated += ids[at] is None
+    return ids, before
+
+
 def _reacting(
     new: Sequence[int], ids: Sequence[int | None], events: Sequence[ScoredEvent], columns: dict[str, list[Any]]
 ) -> list[NewEvent]:
     return [
         NewEvent(row, events[index].event, events[index].score, columns["visible_tick"][index])
         for index in new
-        if (row := ids[index]) is not None and not columns["too_old"][index]
+        if (row := ids[index]) is not None and not columns["too_old"][index] and events[index].forgotten is None
     ]
 
 
-def _outgoing(work: Work, scored: ScoredEvent) -> Outgoing:
+def _outgoing(work: Work, events: Sequence[ScoredEvent], new: Sequence[int]) -> list[Outgoing]:
+    return [_scored(work, events[index]) for index in new if events[index].forgotten is None]
+
+
+def _scored(work: Work, scored: ScoredEvent) -> Outgoing:
     event = scored.event
     truncated = scored.score is not None and scored.score.truncated
     return Outgoing(
@@ -228,8 +267,24 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
+def _timed(events: Sequence[ScoredEvent], columns: dict[str, list[Any]], clock: Clock) -> tuple[int | None, int]:
+    """The partition's newest event time that moves the watermark, and the offset after the last such event."""
+    moving = [each.event for each, future in zip(events, columns["future"], strict=True) if not future]
+    if not moving:
+        return clock.newest, clock.timed
+    newest = max(event.time for event in moving)
+    until = moving[-1].record.offset + 1
+    return (newest if clock.newest is None else max(newest, clock.newest)), max(until, clock.timed)
+
+
 async def _advance(
-    connection: AsyncConnection, work: Work, clock: Clock, applied: Applied, new: int, published: int
+    connection: AsyncConnection,
+    work: Work,
+    clock: Clock,
+    applied: Applied,
+    new: int,
+    published: int,
+    timed: tuple[int | None, int],
 ) -> None:
     # Every offset is counted once, by what became of it first, however often it is delivered.
     records = sum(1 for record in work.records if record.offset >= clock.stored)
@@ -238,6 +293,8 @@ async def _advance(
         "to_stored": max(clock.stored, applied.until),
         "to_sequence": clock.sequence + len(work.scored),
         "to_published": max(clock.published, published),
+        "to_newest": timed[0],
+        "to_timed": timed[1],
         "more_new": new,
         "more_repeated": records - dead - new,
         "more_dead": dead,
@@ -249,12 +306,13 @@ async def _advance(
 async def _write_confirmed(connection: AsyncConnection, place: Place, confirmed: Confirmed, now: int) -> None:
     if confirmed.published:
         await connection.execute(_PUBLISHED, {**_own(place), "confirmed": confirmed.published})
-    await _mark_sent(connection, confirmed.outbox, now)
+    await outbox.confirm(connection, confirmed.outbox, now)
 
 
-async def _mark_sent(connection: AsyncConnection, sent: Sequence[int], now: int) -> None:
-    if sent:
-        await connection.execute(update(outbox).where(outbox.c.id.in_(sent)).values(sent_at=now, error=None))
+def _key(item: tuple[Place, Confirmed]) -> tuple[str, str, str, int]:
+    # All who lock several partitions lock them in this order.
+    place = item[0]
+    return place.cluster, place.topic, place.incarnation, place.partition
 
 
 def _own(place: Place) -> dict[str, Any]:

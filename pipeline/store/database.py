@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import event, exc
 from sqlalchemy.engine import make_url
@@ -12,6 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from pipeline.settings import DatabaseSettings
 from schemas.errors import ConfigError, DatabaseError, SalienceError, StoreError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # PostgreSQL: data exceptions, integrity, and limits such as an index row that is too large.
 _DATA_STATES = ("22", "23", "54")
@@ -140,6 +144,27 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def uninterrupted(job: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Bring a short transaction to its end although its caller is cancelled, who learns of that afterwards.
+
+    On SQLite, a transaction that is cancelled in the middle of a statement can leave its lock behind.
+    """
+
+    @functools.wraps(job)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        task = asyncio.ensure_future(job(*args, **kwargs))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            if not task.cancelled():
+                # Looked at, or it would be told as never retrieved.
+                task.exception()
+            raise
+
+    return run
 
 
 class TryAgainError(DatabaseError):

@@ -1,24 +1,35 @@
 """What the database already holds of a chunk: repeats, conflicts, and what to publish again."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import and_, case, select, tuple_
+from sqlalchemy import and_, case, exists, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.work import Message, Outgoing, ScoredEvent, dead_letter
 from schemas.errors import ConflictError
-from schemas.events import Dead, encode_json
-from schemas.tables import events, item_scores, outbox, scores
+from schemas.events import Dead, Place, encode_json
+from schemas.tables import events, item_scores, outbox, runs, scores
+
+
+class Held(Struct):
+    """An event that only a back-fill without attachment holds: its row and what the database says of it."""
+
+    event: ScoredEvent
+    row: int
+    bundle: str | None
+    heads: dict[str, Any] | None
 
 
 class Known(Struct):
-    """Events of a chunk that were stored before."""
+    """Events of a chunk that were stored before; `held` are those that count as new."""
 
     repeated: int
     clashes: list[Dead]
     outgoing: list[Outgoing]
     rows: list[int]
+    held: list[Held]
 
 
 def clash(event: ScoredEvent) -> Dead:
@@ -48,15 +59,16 @@ def unique(scored: Sequence[ScoredEvent]) -> tuple[list[ScoredEvent], int, list[
 
 
 async def compare(
-    connection: AsyncConnection, stream: str, candidates: Sequence[ScoredEvent], stored: int
+    connection: AsyncConnection, place: Place, candidates: Sequence[ScoredEvent], stored: int
 ) -> Known:
     """Hold events that were not inserted against what is stored.
 
     `stored` is the partition's next offset to store: what lies before it is a redelivery, and is published
     again as it stands in the database.
     """
+    known = Known(0, [], [], [], [])
     if not candidates:
-        return Known(0, [], [], [])
+        return known
     keys = [(each.event.source, each.event.id) for each in candidates]
     heads = case((scores.c.event.is_not(None), scores.c.heads), else_=item_scores.c.heads)
     joined = events.outerjoin(
@@ -73,20 +85,23 @@ async def compare(
         select(
             events.c.id, events.c.source, events.c.event_id, events.c.content_hash,
             events.c.event_time, events.c.bundle, events.c.truncated, heads.label("heads"),
+            (events.c.run.is_not(None) & ~_attached()).label("unattached"), events.c.forgotten_at,
         )
         .select_from(joined)
-        .where(events.c.stream == stream, tuple_(events.c.source, events.c.event_id).in_(keys))
+        .where(events.c.stream == place.stream, tuple_(events.c.source, events.c.event_id).in_(keys))
     )  # fmt: skip
     found = {(row.source, row.event_id): row for row in await connection.execute(query)}
-    known = Known(0, [], [], [])
     for each in candidates:
         event = each.event
         row = found.get((event.source, event.id))
         if row is not None and row.content_hash != event.content_hash:
             known.clashes.append(clash(each))
             continue
+        if row is not None and row.unattached and place.run is None:
+            known.held.append(Held(each, row.id, row.bundle, row.heads))
+            continue
         known.repeated += 1
-        if row is not None and event.record.offset < stored:
+        if row is not None and event.record.offset < stored and row.forgotten_at is None:
             known.rows.append(row.id)
             known.outgoing.append(
                 Outgoing(
@@ -95,6 +110,10 @@ async def compare(
                 )
             )  # fmt: skip
     return known
+
+
+def _attached() -> Any:
+    return exists().where(runs.c.run == events.c.run, runs.c.attached_tick.is_not(None))
 
 
 async def unsent(connection: AsyncConnection, rows: Sequence[int]) -> list[Message]:

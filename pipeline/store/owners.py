@@ -1,8 +1,20 @@
 """Who reads which partition: written when a worker gets it, while it lives, and when it gives it up."""
 
-from msgspec import Struct
+from collections.abc import Sequence
+from typing import Any
 
+from msgspec import Struct
+from sqlalchemy import RowMapping, and_, bindparam, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipeline.store.clock import ensure_progress
+from pipeline.store.database import Database
 from schemas.events import Place
+from schemas.tables import attempts, owners, progress
+
+_KEY = ("cluster", "topic", "incarnation", "partition")
 
 
 class Standing(Struct, frozen=True):
@@ -17,3 +29,147 @@ class Standing(Struct, frozen=True):
     published: int
     known: bool
     unclean: bool
+
+
+class Former(Struct, frozen=True):
+    """Progress of a topic as it was in another incarnation or cluster; `stored` counts records."""
+
+    stream: str
+    topic: str
+    cluster: str
+    incarnation: str
+    stored: int
+
+
+async def former(database: Database, places: Sequence[Place]) -> list[Former]:
+    """Other incarnations of these topics whose progress has not ended."""
+    topics = {place.topic: place for place in places}
+    query = select(progress).where(
+        progress.c.topic.in_(topics), progress.c.ended_at.is_(None), progress.c.cluster != "file"
+    )
+    found: dict[tuple[str, str, str], Former] = {}
+    async with database.read() as connection:
+        for row in (await connection.execute(query)).mappings():
+            place = topics[row["topic"]]
+            if (row["cluster"], row["incarnation"]) == (place.cluster, place.incarnation):
+                continue
+            key = (row["topic"], row["cluster"], row["incarnation"])
+            before = found[key].stored if key in found else 0
+            found[key] = Former(row["stream"], *key, before + row["stored"])
+    return list(found.values())
+
+
+async def knows_topic(database: Database, place: Place) -> bool:
+    """Whether anything of this incarnation of the topic was ever read."""
+    same = [progress.c[name] == getattr(place, name) for name in ("cluster", "topic", "incarnation")]
+    async with database.read() as connection:
+        return (await connection.execute(select(progress.c.topic).where(*same).limit(1))).first() is not None
+
+
+async def read(database: Database, places: Sequence[Place]) -> dict[Place, Standing]:
+    """How partitions stand, without taking them."""
+    async with database.read() as connection:
+        return {place: await _standing(connection, place, None) for place in sorted(places, key=_order)}
+
+
+async def take(
+    database: Database, places: Sequence[Place], worker: str, now: int, beginnings: dict[Place, int]
+) -> list[Standing]:
+    """Write down that `worker` reads these partitions now; returns how it finds each.
+
+    One without progress begins at its offset in `beginnings`.
+    """
+    build: Any = sqlite_insert if database.is_sqlite else postgresql_insert
+    found = []
+    async with database.begin() as connection:
+        for place in sorted(places, key=_order):
+            standing = await _standing(connection, place, worker)
+            if not standing.known:
+                await ensure_progress(connection, place, beginnings[place], now)
+                standing = Standing(place, beginnings[place], beginnings[place], False, standing.unclean)
+            values = {**_key(place), "stream": place.stream, "worker": worker, "assigned_at": now, "beat_at": now}
+            afresh = {"left_at": None, "idle_from": None, "idle_at": None}
+            statement = build(owners).values(**values, **afresh)
+            statement = statement.on_conflict_do_update(
+                index_elements=[owners.c[name] for name in _KEY],
+                set_={name: statement.excluded[name] for name in ("worker", "assigned_at", "beat_at", *afresh)},
+            )
+            await connection.execute(statement)
+            found.append(standing)
+    return found
+
+
+async def beat(database: Database, worker: str, now: int) -> None:
+    """The worker lives."""
+    mine = update(owners).where(owners.c.worker == worker, owners.c.left_at.is_(None))
+    async with database.begin() as connection:
+        await connection.execute(mine.values(beat_at=now))
+
+
+async def declare_idle(database: Database, worker: str, quiet: dict[Place, int], now: int) -> None:
+    """Nothing came for a while: after these offsets the partitions have no say in their stream's time."""
+    if not quiet:
+        return
+    statement = (
+        update(owners)
+        .where(*[owners.c[name] == bindparam(f"own_{name}") for name in _KEY], owners.c.worker == worker)
+        .values(idle_from=bindparam("offset"), idle_at=now)
+    )
+    rows = [
+        {**{f"own_{name}": value for name, value in _key(place).items()}, "offset": quiet[place]}
+        for place in sorted(quiet, key=_order)
+    ]
+    async with database.begin() as connection:
+        await connection.execute(statement, rows)
+
+
+async def leave(database: Database, worker: str, places: Sequence[Place], now: int) -> None:
+    """Give partitions up in order: nothing of theirs is in work."""
+    if not places:
+        return
+    mine = and_(owners.c.worker == worker, or_(*[_is(owners, place) for place in places]))
+    async with database.begin() as connection:
+        await connection.execute(update(owners).where(mine).values(left_at=now))
+        await connection.execute(attempts.delete().where(or_(*[_is(attempts, place) for place in places])))
+
+
+async def end_former(database: Database, place: Place, now: int) -> int:
+    """No more can come from other incarnations of this topic; returns how many partitions that ended."""
+    other = or_(progress.c.cluster != place.cluster, progress.c.incarnation != place.incarnation)
+    statement = update(progress).where(
+        progress.c.topic == place.topic, progress.c.cluster != "file", progress.c.ended_at.is_(None), other
+    )
+    async with database.begin() as connection:
+        return (await connection.execute(statement.values(ended_at=now))).rowcount
+
+
+async def go_on_at(database: Database, place: Place, offset: int, now: int) -> None:
+    """A person has decided that a partition goes on at `offset`: the only way in which progress goes back."""
+    statement = update(progress).where(_is(progress, place))
+    async with database.begin() as connection:
+        await connection.execute(statement.values(stored=offset, published=offset, updated_at=now))
+
+
+async def _standing(connection: AsyncConnection, place: Place, worker: str | None) -> Standing:
+    owner = await _row(connection, select(owners.c.worker, owners.c.left_at).where(_is(owners, place)))
+    row = await _row(connection, select(progress.c.stored, progress.c.published).where(_is(progress, place)))
+    unclean = owner is not None and owner["left_at"] is None and owner["worker"] != worker
+    if row is None:
+        return Standing(place, 0, 0, False, unclean)
+    return Standing(place, row["stored"], row["published"], True, unclean)
+
+
+async def _row(connection: AsyncConnection, query: Any) -> RowMapping | None:
+    return (await connection.execute(query)).mappings().one_or_none()
+
+
+def _is(table: Any, place: Place) -> Any:
+    return and_(*[table.c[name] == value for name, value in _key(place).items()])
+
+
+def _key(place: Place) -> dict[str, Any]:
+    return {name: getattr(place, name) for name in _KEY}
+
+
+def _order(place: Place) -> tuple[str, str, str, int]:
+    return place.cluster, place.topic, place.incarnation, place.partition

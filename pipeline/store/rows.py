@@ -54,7 +54,7 @@ def columns(stream: str, scored: Sequence[ScoredEvent], futures: Sequence[bool])
         "truncated": [each.score is not None and each.score.truncated for each in scored],
         "traceparent": [event.traceparent for event in events],
         "signature": [each.signature for each in scored],
-        "text": [each.text for each in data],
+        "text": [None if each.forgotten is not None else each.event.data.text for each in scored],
         "attributes": [_json(each.attributes) for each in data],
     }
     own: dict[str, list[Any]] = _OF_STREAM[stream](data, scored)
@@ -83,7 +83,8 @@ def _chat(data: Sequence[ChatData], scored: Sequence[ScoredEvent]) -> dict[str, 
 
 def _behavior(data: Sequence[BehaviorData], scored: Sequence[ScoredEvent]) -> dict[str, list[Any]]:
     return {
-        "subject": [each.user for each in data],
+        # A forgotten person's events have no user.
+        "subject": [each.user or None for each in data],
         "item": [each.item for each in data],
         "item_hash": [each.item_hash for each in scored],
         "item_version": [each.version for each in data],
@@ -109,6 +110,12 @@ def key_hash(key: bytes, stream: str, source: str, event_id: str) -> bytes:
 def subject_hash(key: bytes, subject: str) -> bytes:
     """The hash by which `subjects` knows a person."""
     return hashlib.blake2b(subject.encode("utf-8", "replace"), digest_size=16, key=key, person=b"subject").digest()
+
+
+def conversation_hash(key: bytes, conversation: str) -> bytes:
+    """The hash by which `subjects` knows a forgotten conversation; it never equals that of a person."""
+    name = conversation.encode("utf-8", "replace")
+    return hashlib.blake2b(name, digest_size=16, key=key, person=b"conversation").digest()
 
 
 def dead_letter_identity(place: Place, offset: int, value: bytes | None) -> bytes:

@@ -1,5 +1,6 @@
 """Versions of the rules, kept so that an event's row can say which were in force."""
 
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -9,10 +10,18 @@ from schemas.tables import rule_sets
 
 
 async def remember_rules(database: Database, rules: RuleSet, now: int) -> None:
-    """Store this version of the rules unless it is there."""
+    """Store this version of the rules, or that it is in use (at `now`, microseconds)."""
     if not rules.rules:
         return
     build = sqlite_insert if database.is_sqlite else postgresql_insert
-    values = {"version": rules.version, "rules": rules.content, "created_at": now}
+    use = {"baseline": rules.baseline, "used_at": now}
+    statement = build(rule_sets).values(version=rules.version, rules=rules.content, created_at=now, **use)
     async with database.begin() as connection:
-        await connection.execute(build(rule_sets).values(**values).on_conflict_do_nothing())
+        await connection.execute(statement.on_conflict_do_update(index_elements=[rule_sets.c.version], set_=use))
+
+
+async def longest_baseline(database: Database, since: int) -> int:
+    """Microseconds of stored events that rules used after `since` look back on."""
+    query = select(func.max(rule_sets.c.baseline)).where(rule_sets.c.used_at >= since)
+    async with database.read() as connection:
+        return (await connection.execute(query)).scalar_one() or 0

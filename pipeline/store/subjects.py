@@ -11,12 +11,15 @@ from pipeline.store.rows import subject_hash
 from schemas.tables import subjects
 
 
-async def next_sequences(connection: AsyncConnection, key: bytes, names: Sequence[str]) -> list[int]:
-    """A number for each event, growing for each subject (gaps are possible); locks the subjects in key order."""
-    if not names:
-        return []
-    hashes = [subject_hash(key, name) for name in names]
-    counts = Counter(hashes)
+async def next_sequences(connection: AsyncConnection, key: bytes, names: Sequence[str | None]) -> list[int | None]:
+    """A number for each event, growing for each subject (gaps are possible); locks the subjects in key order.
+
+    An event without a subject has none.
+    """
+    hashes = [subject_hash(key, name) if name else None for name in names]
+    counts = Counter(each for each in hashes if each is not None)
+    if not counts:
+        return [None] * len(names)
     build = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
     statement = build(subjects)
     statement = statement.on_conflict_do_update(
@@ -28,8 +31,9 @@ async def next_sequences(connection: AsyncConnection, key: bytes, names: Sequenc
         [{"subject_hash": each, "apply_sequence": counts[each]} for each in sorted(counts)],
     )
     following = {row.subject_hash: row.apply_sequence - counts[row.subject_hash] + 1 for row in returned}
-    sequences = []
+    sequences: list[int | None] = []
     for each in hashes:
-        sequences.append(following[each])
-        following[each] += 1
+        sequences.append(None if each is None else following[each])
+        if each is not None:
+            following[each] += 1
     return sequences

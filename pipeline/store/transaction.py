@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.store import bulk
+from pipeline.store import bulk, outbox
 from pipeline.work import AlertRow, Message
 from schemas.events import Place
-from schemas.tables import alerts, outbox
+from schemas.tables import alerts
 
 
 class Transaction:
@@ -62,24 +62,5 @@ class Transaction:
 
     async def send(self, messages: Sequence[tuple[str, Message, int | None]]) -> None:
         """Put (identity, message, event row) into the outbox; sent after the commit, once an identity."""
-        if not self.notify:
-            return
-        rows = [
-            {
-                "identity": identity,
-                "event": event,
-                "receiver": f"topic:{message.topic}",
-                "key": message.key,
-                "value": message.value,
-                "headers": [[name, value.decode()] for name, value in message.headers],
-                "created_at": self.now,
-                "lease_until": self._lease_until,
-                "attempts": 0,
-            }
-            for identity, message, event in messages
-        ]
-        stored = dict(await bulk.insert_returning(self.connection, outbox, rows, ["identity", "id"]))
-        for identity, message, _ in messages:
-            if identity in stored:
-                message.outbox = stored[identity]
-                self.messages.append(message)
+        if self.notify:
+            self.messages += await outbox.put(self.connection, messages, self.now, self._lease_until)

@@ -20,6 +20,16 @@ def upgrade() -> None:
     with op.batch_alter_table("outbox") as outbox:
         outbox.alter_column("value", existing_type=sa.LargeBinary(), nullable=True)
         outbox.add_column(sa.Column("version", sa.BigInteger()))
+    op.create_index(op.f("ix_outbox_receiver_key"), "outbox", ["receiver", "key"])
+    op.create_index(op.f("ix_alerts_event"), "alerts", ["event"])
+    live_rows_cost_nothing = sa.text("run IS NOT NULL")
+    op.create_index(
+        "ix_events_run",
+        "events",
+        ["run", "visible_tick"],
+        postgresql_where=live_rows_cost_nothing,
+        sqlite_where=live_rows_cost_nothing,
+    )
     op.create_table(
         "owners",
         *_partition("owners"),

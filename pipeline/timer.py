@@ -1,0 +1,85 @@
+"""What a worker does every few seconds beside its chunks; a step that fails holds up no other."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+from pipeline.assignment import Assignment, Partition
+from pipeline.compose import Pipeline
+from pipeline.deliver import KafkaOutlet
+from pipeline.flow import Flow
+from pipeline.store import outbox
+from pipeline.store.rule_sets import remember_rules
+from pipeline.sweep import sweep
+from pipeline.times import now
+from schemas.errors import ContradictionError, SalienceError
+
+log = structlog.get_logger("salience.worker")
+
+# Seconds between two rounds; rounds between two looks at whether the topics are still the same, and between two
+# notes of which rules are in use.
+_ROUND = 2.0
+_TOPICS = 5
+_RULES = 1_800
+
+
+class Timer:
+    """Writes down what was confirmed and that the worker lives, closes ticks, sends what was left over."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        flows: Mapping[str, Flow],
+        outlet: KafkaOutlet,
+        assignment: Assignment,
+        fetched: Callable[[Partition], int | None],
+        refuse: Callable[[BaseException], None],
+    ) -> None:
+        self._pipeline = pipeline
+        self._flows = flows
+        self._outlet = outlet
+        self._assignment = assignment
+        self._fetched = fetched
+        self._refuse = refuse
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        rounds = 0
+        while True:
+            await asyncio.sleep(_ROUND)
+            rounds += 1
+            await self._step("progress", self._pipeline.flush)
+            if self._assignment.reading:
+                await self._step("beat", lambda: self._assignment.beat(self._fetched))
+                await self._step("close", self._close)
+            await self._step("outbox", self._sweep)
+            if rounds % _TOPICS == 0:
+                await self._step("topics", self._assignment.check)
+            if rounds % _RULES == 0:
+                await self._step("rules", self._use_rules)
+
+    async def _close(self) -> None:
+        moment = now()
+        for stream, flow in self._flows.items():
+            closed = await flow.close(stream, moment)
+            self._pipeline.observer.clock(stream, closed.watermark, len(closed.waits_for))
+
+    async def _sweep(self) -> None:
+        database = self._pipeline.database
+        await sweep(database, self._outlet, now)
+        self._pipeline.observer.outbox(*await outbox.waiting(database), now())
+
+    async def _use_rules(self) -> None:
+        await remember_rules(self._pipeline.database, self._pipeline.rules, now())
+
+    async def _step(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await step()
+        except ContradictionError as error:
+            self._refuse(error)
+        except SalienceError as error:
+            log.warning("timer", step=what, reason=error.reason, message=str(error))
+        except Exception as error:
+            # The next round may do better, and the chunks in work do not depend on it.
+            log.exception("timer", step=what, reason="bug", message=str(error))

@@ -1,0 +1,261 @@
+"""Where a worker begins to read, when it refuses to, and when a partition has fallen idle."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from helpers import NOW, SECOND, Clock, news, opened, rows, take
+from sqlalchemy import update
+
+from pipeline import assignment as module
+from pipeline.admin import TopicInfo
+from pipeline.assignment import Assignment, Partition, Reading
+from pipeline.compose import Pipeline
+from pipeline.deliver import MemoryOutlet
+from pipeline.watermark import IDLE
+from schemas.errors import ConfigError, ContradictionError
+from schemas.events import Place
+from schemas.tables import events, owners, progress
+
+TOPIC = "salience.news"
+ONE = (TOPIC, 0)
+
+
+class Broker:
+    """What the broker says of its topics."""
+
+    def __init__(self) -> None:
+        self.incarnation = "first"
+        self.topics = True
+        self.begins: dict[Partition, int] = {}
+        self.ends: dict[Partition, int] = {}
+
+    def look(self, *_: Any) -> tuple[str, dict[str, TopicInfo]]:
+        return "c", {TOPIC: TopicInfo(TOPIC, 2, 1, self.incarnation)} if self.topics else {}
+
+    async def first(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        return {each: self.begins.get(each, 0) for each in partitions}
+
+    async def last(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        return {each: self.ends.get(each, 0) for each in partitions}
+
+    def place(self, partition: int = 0) -> Place:
+        return Place("news", "c", TOPIC, self.incarnation, partition)
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    broker = Broker()
+    monkeypatch.setattr(module, "look", broker.look)
+    return broker
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def pipeline(database_url: str, clock: Clock) -> AsyncIterator[Pipeline]:
+    async with opened(database_url, clock=clock) as pipeline:
+        yield pipeline
+
+
+Begin = Callable[..., Awaitable[dict[Partition, int]]]
+
+
+def worker(pipeline: Pipeline, clock: Clock, name: str = "w", reset: str = "earliest") -> Assignment:
+    settings = pipeline.settings
+    settings = settings.model_copy(update={"broker": settings.broker.model_copy(update={"offset_reset": reset})})
+    return Assignment(settings, {TOPIC: "news"}, pipeline.database, pipeline.caution, name, clock)
+
+
+async def begin(assignment: Assignment, broker: Broker, *partitions: Partition) -> dict[Partition, int]:
+    return await assignment.begin(partitions or [ONE], broker.first, broker.last)
+
+
+async def test_a_partition_that_was_never_read_begins_at_its_beginning(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    broker.begins[ONE] = 7
+    assert await begin(worker(pipeline, clock), broker) == {ONE: 7}
+
+
+async def test_reading_begins_at_what_the_broker_has_confirmed(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    await take(pipeline, [news(0), news(1)], where=broker.place())
+    await pipeline.flush()
+    outlet = MemoryOutlet()
+    outlet.fail = [RuntimeError("the process ends here")]
+    with pytest.raises(RuntimeError):
+        await take(pipeline, [news(2)], outlet, where=broker.place())
+    assert await begin(worker(pipeline, clock), broker) == {ONE: 2}
+
+
+async def test_a_database_from_a_backup_reads_again_what_it_lacks(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    await take(pipeline, [news(0), news(1)], where=broker.place())
+    await pipeline.flush()
+    async with pipeline.database.begin() as connection:
+        await connection.execute(update(progress).values(stored=1, published=1))
+        await connection.execute(events.delete().where(events.c.event_id == "n1"))
+    assert await begin(worker(pipeline, clock), broker) == {ONE: 1}
+    applied = await take(pipeline, [news(1)], where=broker.place())
+    assert (applied.new, applied.repeated) == (1, 0)
+
+
+async def test_latest_begins_at_the_end_of_a_topic_that_was_never_read(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    broker.ends[ONE] = 40
+    assert await begin(worker(pipeline, clock, reset="latest"), broker) == {ONE: 40}
+    # Written down: a worker that dies before its first chunk has not moved it.
+    broker.ends[ONE] = 50
+    assert await begin(worker(pipeline, clock, reset="latest"), broker) == {ONE: 40}
+
+
+async def test_latest_reads_a_partition_that_was_added_from_its_beginning(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    two = (TOPIC, 1)
+    broker.ends |= {ONE: 40, two: 5}
+    await begin(worker(pipeline, clock, reset="latest"), broker)
+    assert await begin(worker(pipeline, clock, reset="latest"), broker, ONE, two) == {ONE: 40, two: 0}
+
+
+async def test_a_topic_that_was_made_again_is_refused(pipeline: Pipeline, broker: Broker, clock: Clock) -> None:
+    await take(pipeline, [news(0)], where=broker.place())
+    broker.incarnation = "second"
+    with pytest.raises(ContradictionError, match=r"salience\.news .* made again.*topics accept"):
+        await begin(worker(pipeline, clock), broker)
+
+
+async def test_a_topic_that_is_made_again_while_it_is_read_is_noticed(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    assignment = worker(pipeline, clock)
+    await begin(assignment, broker)
+    await assignment.check()
+    broker.incarnation = "second"
+    with pytest.raises(ContradictionError, match="made again"):
+        await assignment.check()
+
+
+async def test_a_topic_that_has_gone_is_named(pipeline: Pipeline, broker: Broker, clock: Clock) -> None:
+    broker.topics = False
+    with pytest.raises(ConfigError, match=r"no topic salience\.news.*topics create"):
+        await begin(worker(pipeline, clock), broker)
+
+
+async def test_records_that_went_before_they_were_read_are_refused(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    await take(pipeline, [news(0), news(1)], where=broker.place())
+    broker.begins[ONE] = 5
+    with pytest.raises(ContradictionError, match=r"begins at offset 5 .* before 2 is stored: 3 records"):
+        await begin(worker(pipeline, clock), broker)
+
+
+async def test_a_refusal_takes_no_partition(pipeline: Pipeline, broker: Broker, clock: Clock) -> None:
+    await take(pipeline, [news(0)], where=broker.place())
+    broker.begins[ONE] = 5
+    with pytest.raises(ContradictionError):
+        await begin(worker(pipeline, clock), broker)
+    assert await rows(pipeline.database, owners) == []
+
+
+async def test_what_went_after_it_was_stored_is_no_gap(pipeline: Pipeline, broker: Broker, clock: Clock) -> None:
+    await take(pipeline, [news(0), news(1)], where=broker.place())
+    broker.begins[ONE] = 2
+    assert await begin(worker(pipeline, clock), broker) == {ONE: 2}
+
+
+async def test_a_partition_that_was_given_up_is_not_suspect(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    first = worker(pipeline, clock, "first")
+    await begin(first, broker)
+    await first.end(in_order=True)
+    taken = await module.owners.take(pipeline.database, [broker.place()], "second", NOW, {})
+    assert [each.unclean for each in taken] == [False]
+
+
+async def test_a_partition_whose_owner_vanished_is_suspect(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    await begin(worker(pipeline, clock, "first"), broker)
+    taken = await module.owners.take(pipeline.database, [broker.place()], "second", NOW, {})
+    assert [each.unclean for each in taken] == [True]
+
+
+async def test_nothing_is_left_of_a_generation_that_has_ended(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    assignment = worker(pipeline, clock)
+    await begin(assignment, broker)
+    await assignment.end(in_order=True)
+    assert assignment.reading == {}
+
+
+class Idleness:
+    """One partition that is read, and what the broker last answered."""
+
+    def __init__(self, assignment: Assignment, clock: Clock) -> None:
+        self.assignment = assignment
+        self.clock = clock
+        assignment.reading[ONE] = Reading(Place("news", "c", TOPIC, "first", 0), 0, 0, clock())
+
+    def after(self, microseconds: int, answered: bool = True) -> list[int]:
+        self.clock.now += microseconds
+        stamp = self.clock() if answered else self.clock() - microseconds
+        return list(self.assignment.idle(lambda _: stamp).values())
+
+
+@pytest.fixture
+def idleness(pipeline: Pipeline, clock: Clock) -> Idleness:
+    return Idleness(worker(pipeline, clock), clock)
+
+
+async def test_a_partition_that_gives_nothing_for_a_while_is_idle(idleness: Idleness) -> None:
+    assert idleness.after(IDLE - 1) == []
+    assert idleness.after(1) == [0]
+
+
+async def test_a_partition_whose_chunk_is_in_work_is_not_idle(idleness: Idleness) -> None:
+    idleness.assignment.handed_over(ONE, 5, NOW)
+    assert idleness.after(IDLE) == []
+    idleness.assignment.applied(ONE, 5, True)
+    assert idleness.after(IDLE) == [5]
+
+
+async def test_a_broker_that_does_not_answer_makes_nothing_idle(idleness: Idleness) -> None:
+    assert idleness.after(IDLE, answered=False) == []
+
+
+async def test_a_partition_that_is_behind_is_not_idle(idleness: Idleness, clock: Clock) -> None:
+    clock.now += IDLE
+    idleness.assignment.handed_over(ONE, 5, clock() - 3_600 * SECOND)
+    idleness.assignment.applied(ONE, 5, False)
+    assert idleness.after(0) == []
+
+
+async def test_a_partition_that_gives_only_what_moves_no_time_is_idle(idleness: Idleness, clock: Clock) -> None:
+    clock.now += IDLE
+    idleness.assignment.handed_over(ONE, 5, clock())
+    idleness.assignment.applied(ONE, 5, False)
+    assert idleness.after(0) == [5]
+
+
+async def test_idleness_is_written_down_once(pipeline: Pipeline, broker: Broker, clock: Clock) -> None:
+    assignment = worker(pipeline, clock)
+    await begin(assignment, broker)
+    clock.now += IDLE
+    await assignment.beat(lambda _: clock())
+    (row,) = await rows(pipeline.database, owners)
+    assert (row["idle_from"], row["idle_at"], row["beat_at"]) == (0, clock(), clock())
+    clock.now += SECOND
+    await assignment.beat(lambda _: clock())
+    (row,) = await rows(pipeline.database, owners)
+    assert (row["idle_at"], row["beat_at"]) == (clock() - SECOND, clock())
