@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from helpers import NOW, opened, rows, settings_for, upgraded
@@ -12,10 +13,11 @@ from sqlalchemy import Connection, text
 
 from models.stub import StubScorer
 from pipeline.compose import compose
+from pipeline.store import migrate
 from pipeline.store.database import Database
 from pipeline.store.migrate import TICK, check, head, upgrade
-from schemas.errors import ConfigError, DatabaseError
-from schemas.tables import instance, metadata
+from schemas.errors import ConfigError, DatabaseError, StoreError
+from schemas.tables import instance, metadata, outbox, progress
 
 UPGRADE = """
 import asyncio, sys
@@ -152,3 +154,31 @@ async def test_a_server_that_is_not_there_is_an_outage_and_its_password_stays_hi
     with pytest.raises(DatabaseError, match="cannot be reached") as caught:
         await compose(settings_for(url), scorer=StubScorer())
     assert "sesame" not in str(caught.value)
+
+
+async def test_rows_of_the_first_schema_survive_the_upgrade(database_url: str) -> None:
+    database = _database(database_url)
+
+    def first(connection: Connection) -> None:
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+    key = {"cluster": "c", "topic": "t", "incarnation": "i", "partition": 0, "stream": "news"}
+    counts = {"stored": 9, "published": 8, "sequence": 7, "new": 6, "repeated": 5, "dead": 4, "updated_at": 3}
+    sent = {"identity": "a", "receiver": "topic:t", "value": b"v", "headers": [], "created_at": 1}
+    async with database.begin() as connection:
+        await connection.run_sync(first)
+        await connection.execute(instance.insert().values(id=1, hash_key=b"k", tick=5, created_at=1))
+        await connection.execute(outbox.insert().values(**sent, lease_until=2, attempts=3))
+        await connection.execute(progress.insert().values(**key, **counts))
+    assert await upgrade(database, NOW) == ("0001", head())
+    (message,) = await rows(database, outbox)
+    assert (message["identity"], message["value"], message["version"]) == ("a", b"v", None)
+    (standing,) = await rows(database, progress)
+    assert (standing["stored"], standing["published"], standing["timed"], standing["newest"]) == (9, 8, 0, None)
+    # The table was made anew on SQLite: what it forbids, it still forbids.
+    with pytest.raises(StoreError):
+        async with database.begin() as connection:
+            await connection.execute(outbox.insert().values(**sent, lease_until=2, attempts=3))
+    await database.close()
