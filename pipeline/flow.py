@@ -79,7 +79,10 @@ class Flow:
                     lambda: self._scoring.score(chunk.place.stream, events), end
                 )
         bundle = self._scoring.scorer.bundle
-        work = Work(chunk.place, chunk.records, scored, dead + unscorable, now, bundle, self._rules, self._notify)
+        dead += unscorable
+        work = Work(
+            chunk.place, chunk.records, scored, dead, now, bundle, self._rules, self._notify, again=chunk.again
+        )
         counted = self._dead_share.enter(work)
         async with turn("store"):
             with self._observer.stage("store"):

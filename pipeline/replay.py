@@ -42,7 +42,7 @@ async def through_flow(settings: Settings, rows: Sequence[dict[str, Any]]) -> Re
             place = letters.place_of(row)
             notify = place.origin == "live"
             flow = pipeline.flow(place.stream, outlet if notify else NoOutlet(), notify)
-            applied = await flow.process(Chunk(place, [letters.line_of(row)]), Turn())
+            applied = await flow.process(Chunk(place, [letters.line_of(row)], again=True), Turn())
             done.sent += 1
             done.stored += applied.new
             done.repeated += applied.repeated

@@ -157,8 +157,9 @@ class Consumer(driver.Consumer):
     async def perform_seek(self) -> None:
         try:
             await super().perform_seek()
-        except IllegalStateError:
-            # A second rebalance has overtaken the first; its own assignment seeks again.
+        except (IllegalStateError, AssertionError):
+            # A second rebalance has overtaken the first, and its own assignment seeks again; or it left this
+            # worker without partitions, which aiokafka takes for a mistake.
             self.log.info("seek given up: the partitions were taken away meanwhile")
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:

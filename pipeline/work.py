@@ -42,6 +42,8 @@ class Work(Struct):
     notify: bool = True
     # Until then the messages of this chunk are this worker's to send, microseconds.
     lease_until: int = 0
+    # A person lets dead letters through once more: what became of them before does not hold.
+    again: bool = False
 
     def halves(self) -> tuple["Work", "Work"]:
         """The same chunk in two, cut between records."""
@@ -50,13 +52,13 @@ class Work(Struct):
 
     def with_only(self, dead: list[Dead]) -> "Work":
         """The same records, all dead."""
-        return Work(self.place, self.records, [], dead, self.now, self.bundle, self.rules, self.notify)
+        return msgspec.structs.replace(self, scored=[], dead=dead)
 
     def _part(self, records: Sequence[Record]) -> "Work":
         first, last = records[0].offset, records[-1].offset
         scored = [each for each in self.scored if first <= each.event.record.offset <= last]
         dead = [each for each in self.dead if first <= each.record.offset <= last]
-        return Work(self.place, records, scored, dead, self.now, self.bundle, self.rules, self.notify)
+        return msgspec.structs.replace(self, records=records, scored=scored, dead=dead)
 
 
 class NewEvent(Struct):

@@ -66,11 +66,15 @@ class Dead(Struct, frozen=True):
 
 
 class Chunk(Struct, frozen=True):
-    """Successive records of one partition, handled together; those of `dead` are given up before they are read."""
+    """Successive records of one partition, handled together; those of `dead` are given up before they are read.
+
+    `again`: a person lets dead letters through once more.
+    """
 
     place: Place
     records: Sequence[Record]
     dead: Sequence[Dead] = ()
+    again: bool = False
 
 
 class Event(Struct):

@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.store import bulk, known, outbox, rows, takeover, ticks
+from pipeline.store import bulk, fates, known, outbox, rows, takeover, ticks
 from pipeline.store.clock import Clock, lock
 from pipeline.store.database import Database, uninterrupted
 from pipeline.store.forget import blank_forgotten
@@ -100,8 +100,9 @@ class ChunkStore:
         published, sent = confirmed.published, list(confirmed.outbox)
         async with self.database.begin() as connection:
             clock = await lock(connection, work.place, work.now)
-            await blank_forgotten(connection, self.instance.hash_key, work.scored, clock.forgotten_before)
-            events, repeated, clashes = known.unique(work.scored)
+            scored, dead = await fates.hold(connection, work, clock.stored)
+            await blank_forgotten(connection, self.instance.hash_key, scored, clock.forgotten_before)
+            events, repeated, clashes = known.unique(scored)
             events, pruned = await self._without_pruned(connection, events, clock)
             columns = self._columns(work, events, clock)
             if work.place.stream == "behavior":
@@ -113,7 +114,7 @@ class ChunkStore:
             await self._insert_scores(connection, work, [(ids[index], events[index]) for index in new])
             transaction = Transaction(connection, work.place, work.now, work.notify, work.lease_until)
             await react(transaction, _reacting(new, ids, events, columns))
-            dead = work.dead + clashes + before.clashes
+            dead = dead + clashes + before.clashes
             await _insert_dead(connection, work, dead)
             applied = Applied(
                 new=len(new),
