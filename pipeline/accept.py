@@ -2,18 +2,24 @@
 
 import asyncio
 
+from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient, OffsetSpec
+from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import TopicPartition
 from msgspec import Struct
 
 from pipeline import admin
+from pipeline.security import client_options, unreachable
 from pipeline.settings import Settings
 from pipeline.store import migrate, owners
 from pipeline.store.database import Database
 from pipeline.times import now
 from pipeline.topics import Topics
-from schemas.errors import ConfigError
+from schemas.errors import BrokerError, ConfigError
 from schemas.events import Place
+
+# Milliseconds in which a broker says that it has no such record.
+_ANSWER = 2_000
 
 # First and next offset of each partition, as the broker has it.
 Ranges = dict[Place, tuple[int, int]]
@@ -40,7 +46,7 @@ async def accept(settings: Settings) -> list[Accepted]:
     try:
         await migrate.check(database)
         done = await _accept_incarnations(database, ranges)
-        return done + await _accept_gaps(database, ranges)
+        return done + await _accept_gaps(database, ranges, settings)
     finally:
         await database.close()
 
@@ -56,21 +62,42 @@ async def _accept_incarnations(database: Database, ranges: Ranges) -> list[Accep
     return done
 
 
-async def _accept_gaps(database: Database, ranges: Ranges) -> list[Accepted]:
+async def _accept_gaps(database: Database, ranges: Ranges, settings: Settings) -> list[Accepted]:
     done = []
     for place, standing in (await owners.read(database, list(ranges))).items():
         begin, end = ranges[place]
-        if not standing.known or begin <= standing.stored <= end:
+        at = standing.stored
+        if not standing.known or begin <= at <= end:
             continue
-        what = (
-            "deleted before they were read"
-            if begin > standing.stored
-            else "lost by the broker after they were read"
-        )
-        there = begin if begin > standing.stored else end
+        if begin > at:
+            what, there = "deleted before they were read", begin
+        elif await asyncio.to_thread(_is_gone, settings, place, at):
+            what, there = "lost by the broker after they were read", end
+        else:
+            # Some brokers tell an end that is too low; what they can give is there.
+            continue
         await owners.go_on_at(database, place, there, now())
-        done.append(Accepted(place.topic, place.partition, what, abs(there - standing.stored)))
+        done.append(Accepted(place.topic, place.partition, what, abs(there - at)))
     return done
+
+
+def _is_gone(settings: Settings, place: Place, offset: int) -> bool:
+    """Whether the broker refuses to read on at `offset`."""
+    partition = TopicPartition(place.topic, place.partition)
+    consumer = KafkaConsumer(
+        group_id=None, enable_auto_commit=False, auto_offset_reset="none", **client_options(settings.broker)
+    )
+    try:
+        consumer.assign([partition])
+        consumer.seek(partition, offset)
+        consumer.poll(timeout_ms=_ANSWER)
+    except OffsetOutOfRangeError:
+        return True
+    except KafkaError as error:
+        raise BrokerError(unreachable(settings.broker, error)) from error
+    finally:
+        consumer.close(autocommit=False)
+    return False
 
 
 def _look(settings: Settings) -> Ranges:

@@ -63,6 +63,11 @@ def existing(client: KafkaAdminClient, names: list[str]) -> dict[str, TopicInfo]
     for topic in client.describe_topics(names):
         if topic["error_code"] == _UNKNOWN_TOPIC:
             continue
+        if topic["error_code"]:
+            raise BrokerError(
+                f"the broker does not describe the topic {topic['name']} (error {topic['error_code']}); "
+                "it may still be starting, or this user may not see it"
+            )
         partitions: list[dict[str, Any]] = topic["partitions"]
         replication = len(partitions[0]["replica_nodes"]) if partitions else 0
         name = topic["name"]

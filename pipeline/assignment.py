@@ -13,9 +13,12 @@ from pipeline.store.attempts import suspects
 from pipeline.store.database import Database
 from pipeline.store.owners import Former, Standing
 from pipeline.times import Now
-from pipeline.watermark import IDLE
-from schemas.errors import ConfigError, ContradictionError
+from pipeline.watermark import IDLE, SECOND
+from schemas.errors import BrokerError, ContradictionError
 from schemas.events import Place
+
+# Microseconds since its last chunk came through for which a partition with chunks in work counts as flowing.
+_FLOWING = 5 * SECOND
 
 # (topic, partition)
 Partition = tuple[str, int]
@@ -30,6 +33,8 @@ class Reading(Struct):
     position: int
     done: int
     since: int
+    # When a chunk of it last came through.
+    moved: int = 0
     declared: bool = False
 
 
@@ -61,15 +66,22 @@ class Assignment:
             ContradictionError: the topics are not those that the database knows, or have lost what it lacks.
             OutageError: broker or database are away.
         """
+        self.reading = {}
+        self._caution.forget()
         cluster, topics = await asyncio.to_thread(look, self._settings.broker)
         places = {each: self._place(cluster, topics, each) for each in partitions}
         self._refuse(topics, await owners.former(self._database, list(places.values())))
         earliest = await first(partitions)
-        begin_at = await self._beginnings(places, earliest, last)
+        if self._settings.broker.offset_reset == "latest":
+            await self._begin_at_the_end(cluster, topics, list(places.values()), last)
         known = await owners.read(self._database, list(places.values()))
         for partition, place in places.items():
             _refuse_gap(known[place], earliest[partition])
-        standings = await owners.take(self._database, list(places.values()), self._worker, self._now(), begin_at)
+        await owners.announce(self._database, self._all(cluster, topics), self._now())
+        # From here on they are to be given up, whatever comes between.
+        self.reading = {each: Reading(place, 0, 0, self._now()) for each, place in places.items()}
+        begin = {place: earliest[partition] for partition, place in places.items()}
+        standings = await owners.take(self._database, list(begin), self._worker, self._now(), begin)
         work = self._settings.worker
         self._caution.watch(await suspects(self._database, standings, work.chunk * work.chunks_in_work))
         now = self._now()
@@ -80,30 +92,36 @@ class Assignment:
             self.reading[partition] = Reading(standing.place, at, at, now)
         return offsets
 
-    async def _beginnings(
-        self, places: dict[Partition, Place], earliest: dict[Partition, int], last: Offsets
-    ) -> dict[Place, int]:
-        begin = {place: earliest[partition] for partition, place in places.items()}
-        if self._settings.broker.offset_reset == "latest":
-            # Only a topic that this database has never read begins at its end: a partition that was added later
-            # belongs to it from its first record on.
-            strange = [
-                partition
-                for partition, place in places.items()
-                if not await owners.knows_topic(self._database, place)
-            ]
-            for partition, offset in (await last(strange)).items() if strange else ():
-                begin[places[partition]] = offset
-        return begin
+    async def _begin_at_the_end(
+        self, cluster: str, topics: dict[str, TopicInfo], places: Sequence[Place], last: Offsets
+    ) -> None:
+        """Topics that this database has never read begin at their end, in all partitions at once.
+
+        A partition that is added later belongs to its topic from its first record on.
+        """
+        for topic, place in {each.topic: each for each in places}.items():
+            if not await owners.knows_topic(self._database, place):
+                ends = await last([(topic, number) for number in range(topics[topic].partitions)])
+                begin = {self._place(cluster, topics, each): offset for each, offset in ends.items()}
+                await owners.begin_at(self._database, begin, self._now())
 
     def _place(self, cluster: str, topics: dict[str, TopicInfo], partition: Partition) -> Place:
         topic, number = partition
         if topic not in topics:
-            raise ConfigError(
+            # A broker that has just started may not know yet.
+            raise BrokerError(
                 f"the broker {self._settings.broker.servers} has no topic {topic} any more; "
                 "run `salience topics create`"
             )
         return Place(self._streams[topic], cluster, topic, topics[topic].incarnation, number)
+
+    def _all(self, cluster: str, topics: dict[str, TopicInfo]) -> list[Place]:
+        there = [topic for topic in self._streams if topic in topics]
+        return [
+            self._place(cluster, topics, (topic, number))
+            for topic in there
+            for number in range(topics[topic].partitions)
+        ]
 
     def _refuse(self, topics: dict[str, TopicInfo], found: Sequence[Former]) -> None:
         for each in found:
@@ -153,7 +171,7 @@ class Assignment:
         reading = self.reading.get(partition)
         if reading is None:
             return
-        reading.done = until
+        reading.done, reading.moved = until, self._now()
         if timed:
             reading.since, reading.declared = self._now(), False
 
@@ -162,7 +180,9 @@ class Assignment:
         now = self._now()
         found = {}
         for partition, reading in self.reading.items():
-            if reading.declared or reading.done != reading.position or now - reading.since < IDLE:
+            # What is in work may hold an event that moves time, unless chunks come through one after the other.
+            stuck = reading.done != reading.position and now - reading.moved > _FLOWING
+            if reading.declared or stuck or now - reading.since < IDLE:
                 continue
             answered = fetched(partition)
             # A broker that does not answer says nothing about what is there.
@@ -172,7 +192,8 @@ class Assignment:
 
     async def beat(self, fetched: Callable[[Partition], int | None]) -> None:
         """Write down that this worker lives, and which of its partitions have fallen idle."""
-        await owners.beat(self._database, self._worker, self._now())
+        places = [reading.place for reading in self.reading.values()]
+        await owners.beat(self._database, self._worker, places, self._now())
         quiet = self.idle(fetched)
         await owners.declare_idle(self._database, self._worker, quiet, self._now())
         for reading in self.reading.values():
@@ -182,7 +203,7 @@ class Assignment:
         """Give all partitions up; `in_order` when nothing of theirs is in work."""
         places = [reading.place for reading in self.reading.values()]
         self.reading = {}
-        self._caution.forget(places)
+        self._caution.forget()
         if in_order:
             await owners.leave(self._database, self._worker, places, self._now())
 

@@ -14,6 +14,7 @@ from pipeline.deliver import KafkaOutlet, NoOutlet, Outlet
 from pipeline.files import is_pipe
 from pipeline.lane import Lane
 from pipeline.producer import open_producer
+from pipeline.retry import through_outage
 from pipeline.settings import Settings
 from pipeline.store import runs
 from pipeline.store.ticks import close_run
@@ -71,17 +72,27 @@ async def backfill(
         progress(tally)
 
     async with await compose(settings) as pipeline, _outlet(settings, notify) as outlet:
-        await runs.begin(pipeline.database, place, path, notify, started)
+        await through_outage(
+            lambda: runs.begin(pipeline.database, place, path, notify, started),
+            settings.database.outage_deadline,
+        )
         lane = pipeline.lane(stream, outlet, notify)
         try:
             async with _closing(pipeline, place):
                 await _read(pipeline, lane, place, lines, done)
         finally:
             await pipeline.flush()
-        await close_run(pipeline.database, pipeline.instance.tick, place, now(), final=True)
-        await runs.finish(pipeline.database, place, now())
+        await _end_run(pipeline, place)
     tally.seconds = round(time.monotonic() - begun, 3)
     return tally
+
+
+async def _end_run(pipeline: Pipeline, place: Place) -> None:
+    async def end() -> None:
+        await close_run(pipeline.database, pipeline.instance.tick, place, now(), final=True)
+        await runs.finish(pipeline.database, place, now())
+
+    await through_outage(end, pipeline.settings.database.outage_deadline)
 
 
 @contextlib.asynccontextmanager

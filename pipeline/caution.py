@@ -9,7 +9,7 @@ import contextlib
 import functools
 import itertools
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import msgspec
 import structlog
@@ -24,7 +24,7 @@ from pipeline.store.database import Database
 from pipeline.times import Now
 from pipeline.turn import Turn
 from pipeline.work import Applied, dead_letter
-from schemas.errors import PoisonError
+from schemas.errors import PoisonError, SalienceError
 from schemas.events import Chunk, Dead, Place, Record
 
 log = structlog.get_logger("salience.flow")
@@ -62,10 +62,9 @@ class Caution:
         for place, suspect in found.items():
             self._watched[place] = _Watched(place, suspect, suspect.marked)
 
-    def forget(self, places: Iterable[Place]) -> None:
-        """These partitions are another worker's now."""
-        for place in places:
-            self._watched.pop(place, None)
+    def forget(self) -> None:
+        """The partitions are other workers' now."""
+        self._watched.clear()
 
     async def process(self, process: Process, chunk: Chunk, turn: Turn) -> Applied:
         """Take a chunk through `process`, as a whole or, where it is suspect, in pieces and alone.
@@ -88,13 +87,9 @@ class Caution:
         if watched is None:
             return None
         suspect = watched.suspect
-        if not watched.found:
-            if chunk.records[0].offset >= suspect.until:
-                self.forget([chunk.place])
-                return None
-            if chunk.records[-1].offset < suspect.first:
-                return None
-        if not watched.told:
+        if not watched.found and chunk.records[-1].offset < suspect.first:
+            return None
+        if not watched.told and chunk.records[0].offset < suspect.until:
             watched.told = True
             _tell(watched)
         return watched
@@ -102,14 +97,13 @@ class Caution:
     async def _in_pieces(self, process: Process, chunk: Chunk, watched: _Watched) -> Applied:
         try:
             done = [await self._piece(process, piece, watched) for piece in _cut(chunk, watched.suspect)]
-            await self._unmark(watched, chunk.records[-1].offset + 1)
-        except MemoryError:
-            # The process ends of it as of a signal, so the mark stays.
-            raise
-        except (Exception, asyncio.CancelledError):
+            until = chunk.records[-1].offset + 1
+            await self._unmark(watched, until, all_through=until >= watched.suspect.until)
+        except (SalienceError, asyncio.CancelledError):
+            # Of anything else the process ends as of a signal, so the mark stays.
             await self._end_in_order(watched)
             raise
-        if chunk.records[-1].offset + 1 >= watched.suspect.until and self._watched.get(chunk.place) is watched:
+        if until >= watched.suspect.until and self._watched.get(chunk.place) is watched:
             del self._watched[chunk.place]
         return functools.reduce(Applied.joined, done)
 
@@ -133,9 +127,11 @@ class Caution:
             lambda: attempts.put(self._database, watched.place, first, until, count, self._now())
         )
 
-    async def _unmark(self, watched: _Watched, until: int) -> None:
-        if watched.found or watched.own:
-            await self._patiently(lambda: attempts.pass_by(self._database, watched.place, until))
+    async def _unmark(self, watched: _Watched, until: int, all_through: bool = False) -> None:
+        if watched.found or watched.own or all_through:
+            await self._patiently(
+                lambda: attempts.pass_by(self._database, watched.place, until, all_through=all_through)
+            )
             watched.found = watched.own = False
 
     async def _end_in_order(self, watched: _Watched) -> None:

@@ -19,7 +19,7 @@ from pipeline.rules import RuleSet, load_rules
 from pipeline.score import Scoring
 from pipeline.settings import Settings
 from pipeline.store.chunks import ChunkStore
-from pipeline.store.database import Database
+from pipeline.store.database import ANSWER, Database
 from pipeline.store.migrate import Instance, check
 from pipeline.store.rule_sets import remember_rules
 from pipeline.times import Now, now
@@ -61,6 +61,7 @@ class Pipeline:
             self._store,
             reactions,
             outlet,
+            topic=self._topics.inputs[stream],
             rules=self.rules.version if self.rules.rules else None,
             deadline=self.settings.database.outage_deadline,
             now=self._now,
@@ -99,7 +100,7 @@ async def compose(settings: Settings, *, scorer: Scorer | None = None, clock: No
         ConfigError: one of them is not usable, with the mend.
         DatabaseError: the database is away.
     """
-    database = Database(settings.database)
+    database = Database(settings.database, ANSWER)
     try:
         instance = await check(database)
         model = await asyncio.to_thread(open_scorer, settings) if scorer is None else scorer

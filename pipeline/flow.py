@@ -41,6 +41,7 @@ class Flow:
         reactions: Sequence[Reaction],
         outlet: Outlet,
         *,
+        topic: str,
         rules: str | None,
         deadline: float,
         now: Now,
@@ -53,6 +54,7 @@ class Flow:
         self._store = store
         self._reactions = reactions
         self._outlet = outlet
+        self._topic = topic
         self._rules = rules
         self._deadline = deadline
         self._now = now
@@ -103,7 +105,7 @@ class Flow:
         Raises:
             DatabaseError: the database is away; the next call closes what is due.
         """
-        return await self._store.close(stream, now)
+        return await self._store.close(stream, self._topic, now)
 
     async def _apply(self, work: Work, end: float) -> Applied:
         """The chunk's transaction; a chunk that is refused is halved until the culprit stands alone."""

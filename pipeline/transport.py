@@ -4,6 +4,7 @@ Stock Faust spends four asyncio tasks on every event; here they are spent on eve
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -16,6 +17,10 @@ from faust.types import TP, ConsumerMessage, Message
 CHUNK_BYTES = 4 * 1_048_576
 # Seconds until the reading is begun again after a rebalance has overtaken it.
 _OVERTAKEN = 0.05
+# Seconds that a beginning may take to notice that it was overtaken.
+_GIVING_UP = 5.0
+# Seconds between two signs of life while nothing is fetched.
+_STANDSTILL = 1.0
 
 
 class ChunkApp(Protocol):
@@ -56,6 +61,8 @@ class Consumer(driver.Consumer):
     # Counts the rebalances, and remembers for which of them the reading has begun.
     _rebalances = 0
     _begun_in = 0
+    _assigned = False
+    _beginning: "asyncio.Task[Mapping[TP, int] | None] | None" = None
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
@@ -64,8 +71,12 @@ class Consumer(driver.Consumer):
         """Go to where the database says; done here, and not in the rebalance, because it may have to wait."""
         if self._begun_in == self._rebalances:
             return True
+        if not self._assigned:
+            return False
         rebalance, assigned = self._rebalances, sorted(self.assignment())
-        offsets = await cast(ChunkApp, self.app).begin_reading(self, assigned) if assigned else {}
+        self._beginning = asyncio.create_task(cast(ChunkApp, self.app).begin_reading(self, assigned))
+        await asyncio.wait([self._beginning])
+        offsets = None if self._beginning.cancelled() else self._beginning.result()
         if offsets is None or rebalance != self._rebalances or not self.flow_active:
             return False
         try:
@@ -93,13 +104,27 @@ class Consumer(driver.Consumer):
 
     def last_fetch(self, tp: TP) -> int | None:
         """When the broker last answered for this partition, milliseconds; None when it is not ours."""
-        consumer = self._thread._consumer
-        state = consumer._subscription.subscription if consumer is not None else None
-        assignment = state.assignment if state is not None else None
-        if assignment is None or tp not in assignment.tps:
+        consumer: AIOKafkaConsumer | None = self._thread._consumer
+        if consumer is None or consumer._subscription.subscription is None:
+            return None
+        assignment = consumer._subscription.subscription.assignment
+        if assignment is None or tp not in assignment.tps or tp in consumer._fetcher._records:
+            # Not ours, or what the broker gave has not been looked at.
             return None
         stamp: int | None = assignment.state_value(tp).timestamp
         return stamp
+
+    async def _wait_next_records(self, timeout: float) -> Any:
+        while not self.flow_active and not self.should_stop:
+            # aiokafka takes a worker that does not fetch for dead, and would not join again before it fetches,
+            # while the flow begins again only when it has joined.
+            consumer: AIOKafkaConsumer | None = self._thread._consumer
+            if consumer is not None:
+                with consumer._subscription.fetch_context():
+                    pass
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.can_resume_flow.wait(), _STANDSTILL)
+        return await super()._wait_next_records(timeout)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
         if self.flow_active and not await self._begin():
@@ -107,6 +132,9 @@ class Consumer(driver.Consumer):
             return
         records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
+            return
+        if self.flow_active and self._begun_in != self._rebalances:
+            # They were asked for before a rebalance, and come from where the group has committed.
             return
         if not self.flow_active:
             await self.perform_seek()
@@ -165,12 +193,17 @@ class Consumer(driver.Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         self.stop_flow()
         self._rebalances += 1
+        self._assigned = False
+        if self._beginning is not None and not self._beginning.done():
+            self._beginning.cancel()
+            await asyncio.wait([self._beginning], timeout=_GIVING_UP)
         await cast(ChunkApp, self.app).before_revocation()
         await self.commit()
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self._rebalances += 1
+        self._assigned = True
         try:
             await super().on_partitions_assigned(assigned, generation_id)
         finally:

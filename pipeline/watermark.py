@@ -18,23 +18,23 @@ HOLD = 600 * SECOND
 class Partition(Struct, frozen=True):
     """`newest` is the greatest event time stored, None before the first; `idle` as its owner has declared.
 
+    `orphaned`: since when it has no owner, as far as those who close ticks may count, None when it has one.
     `ahead`: all its events claim a time in the future, and count when they came in.
     """
 
     number: int
     newest: int | None
-    owned: bool
     idle: bool
+    orphaned: int | None = None
     ahead: bool = False
 
 
 class Standing(Struct, frozen=True):
-    """A stream's watermark (0: not begun), and since when it is held or goes by the clock."""
+    """A stream's watermark (0: not begun), and since when and from where it goes by the clock."""
 
     watermark: int = 0
     idle_since: int | None = None
     idle_base: int | None = None
-    held_since: int | None = None
 
 
 class Step(Struct, frozen=True):
@@ -52,36 +52,38 @@ def advance(before: Standing, partitions: Sequence[Partition], now: int) -> Step
     It follows the slowest partition that is not idle. A partition without an owner holds it, HOLD at most. When
     all are idle, everything that came is behind it: it goes to the newest event and on at the clock's pace.
     """
-    orphans = [each.number for each in partitions if not each.owned]
-    held_since = (before.held_since or now) if orphans else None
-    if held_since is not None and now - held_since < HOLD:
-        held = Standing(before.watermark, held_since=held_since)
-        return Step(held, "events", [], orphans)
-    left_out = [(each.number, "idle" if each.owned else "no owner") for each in partitions if _out(each)]
-    active = [each for each in partitions if not _out(each)]
+    holding = [each.number for each in partitions if each.orphaned is not None and now - each.orphaned < HOLD]
+    if holding:
+        return Step(Standing(before.watermark), "events", [], holding)
+    left_out = [
+        (each.number, "idle" if each.orphaned is None else "no owner") for each in partitions if _is_out(each)
+    ]
+    active = [each for each in partitions if not _is_out(each)]
     if not active:
-        return Step(_by_clock(before, partitions, now, held_since), "clock", left_out, [])
+        return Step(_by_clock(before, partitions, now), "clock", left_out, [])
     waits_for = [each.number for each in active if each.newest is None]
     slowest = None if waits_for else min(each.newest for each in active if each.newest is not None)
     watermark = before.watermark if slowest is None else max(before.watermark, slowest - DELAY)
-    return Step(Standing(watermark, held_since=held_since), "events", left_out, waits_for)
+    return Step(Standing(watermark), "events", left_out, waits_for)
 
 
-def _out(partition: Partition) -> bool:
-    return partition.idle or not partition.owned
+def _is_out(partition: Partition) -> bool:
+    return partition.idle or partition.orphaned is not None
 
 
-def _by_clock(before: Standing, partitions: Sequence[Partition], now: int, held_since: int | None) -> Standing:
+def _by_clock(before: Standing, partitions: Sequence[Partition], now: int) -> Standing:
     newest = max((each.newest for each in partitions if each.newest is not None), default=None)
     if newest is None and not before.watermark:
         if not any(each.ahead for each in partitions):
-            return Standing(held_since=held_since)
+            return Standing()
         newest = now
     reached = max(before.watermark, 0 if newest is None else newest - DELAY)
-    if before.idle_since is None or before.idle_base is None:
-        return Standing(reached, now, reached, held_since)
+    if before.idle_since is None or before.idle_base is None or before.idle_since - now > OWNER_GONE:
+        # It begins here; or the clock was put back by more than the clocks of workers may differ.
+        return Standing(reached, now, reached)
     gone = before.idle_base + now - before.idle_since
-    if reached > gone:
-        # Events came, and their partition fell idle again, between two looks; or the clock was put back.
-        return Standing(reached, now, reached, held_since)
-    return Standing(gone, before.idle_since, before.idle_base, held_since)
+    if newest is not None and newest - DELAY > max(gone, before.watermark):
+        # Events came, and their partition fell idle again, between two looks.
+        return Standing(reached, now, reached)
+    # The start stays where it is: begun anew at each look, it would run away between two clocks that differ.
+    return Standing(max(reached, gone), before.idle_since, before.idle_base)

@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, cast
@@ -78,12 +79,18 @@ class App(faust.App):
         await asyncio.gather(*(lane.drain(_REVOCATION) for lane in self.lanes))
         for lane in self.lanes:
             await lane.clear()
-        with contextlib.suppress(OutageError, TimeoutError):
-            async with asyncio.timeout(_GIVING_UP):
-                await self.pipeline.flush()
-                await self.assignment.end(in_order=True)
-        self.assignment.reading = {}
-        self.pipeline.drop_confirmed()
+        await self.give_up(_GIVING_UP, in_order=True)
+
+    async def give_up(self, seconds: float, in_order: bool) -> None:
+        """Write down what was confirmed and that the partitions are given up; keep nothing of them."""
+        try:
+            with contextlib.suppress(OutageError, TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.pipeline.flush()
+                    await self.assignment.end(in_order)
+        finally:
+            await self.assignment.end(in_order=False)
+            self.pipeline.drop_confirmed()
 
     def after_assignment(self) -> None:
         """Partitions are ours again."""
@@ -169,6 +176,7 @@ class Worker:
             timer = Timer(pipeline, app.flows, outlet, app.assignment, app.last_fetch, app.refuse)
             timed = asyncio.create_task(timer.run())
             _tune_interpreter()
+            _quiet_threads()
             await app.start()
             log.info("started", bundle=pipeline.scorer.bundle, group=self._settings.broker.group, port=self._port)
             try:
@@ -176,7 +184,7 @@ class Worker:
             finally:
                 timed.cancel()
                 pages.stopping = True
-            await self._shut_down(app, pipeline, status)
+            await self._shut_down(app, status)
             await pages.stop()
         return status
 
@@ -201,7 +209,11 @@ class Worker:
         async def assigned(*_: Any, **__: Any) -> None:
             pages.assigned = True
 
+        async def revoked(*_: Any, **__: Any) -> None:
+            pages.assigned = False
+
         app.on_partitions_assigned.connect(assigned, weak=False)
+        app.on_partitions_revoked.connect(revoked, weak=False)
         return app
 
     def _agent(self, app: App, stream: str, topic: str, lane: Lane) -> None:
@@ -241,23 +253,24 @@ class Worker:
             return 1
         return 0
 
-    async def _shut_down(self, app: App, pipeline: Pipeline, status: int) -> None:
-        """Finish what is in work, write down what was confirmed, leave the group; within the deadline."""
-        deadline = asyncio.get_running_loop().time() + self._settings.worker.shutdown_timeout
+    async def _shut_down(self, app: App, status: int) -> None:
+        """Finish what is in work, write down what was confirmed, leave the group; within the deadline.
+
+        The database comes first: it says where to go on, and a broker that is away would use up all the time.
+        """
+        seconds = self._settings.worker.shutdown_timeout
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout(seconds):
                 app.consumer.stop_flow()
                 for lane in app.lanes:
                     lane.hold()
                 if status == 0:
-                    await asyncio.gather(
-                        *(lane.drain(self._settings.worker.shutdown_timeout * 0.6) for lane in app.lanes)
-                    )
+                    await asyncio.gather(*(lane.drain(seconds * 0.5) for lane in app.lanes))
                 for lane in app.lanes:
                     await lane.clear()
-                await app.consumer.commit()
-                await pipeline.flush()
-                await app.assignment.end(in_order=not app.broken)
+                await app.give_up(seconds * 0.2, in_order=not app.broken)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(app.consumer.commit(), seconds * 0.1)
                 await app.stop()
             log.info("stopped")
         except TimeoutError:
@@ -268,6 +281,18 @@ class Worker:
             )
         except Exception as error:
             log.warning("stopped", reason="outage", message=f"{error}; what is not acknowledged comes again")
+
+
+def _quiet_threads() -> None:
+    """What ends a thread of a client library is one line of the log, no traceback."""
+
+    def tell(args: threading.ExceptHookArgs) -> None:
+        name = "" if args.thread is None else args.thread.name
+        log.warning(
+            "thread ended", reason="client", thread=name, message=f"{args.exc_type.__name__}: {args.exc_value}"
+        )
+
+    threading.excepthook = tell
 
 
 def _tune_interpreter() -> None:

@@ -108,6 +108,26 @@ events = Table(
         postgresql_where=text("run IS NOT NULL"),
         sqlite_where=text("run IS NOT NULL"),
     ),
+    Index(
+        "ix_events_former_run",
+        "former_run",
+        "former_tick",
+        postgresql_where=text("former_run IS NOT NULL"),
+        sqlite_where=text("former_run IS NOT NULL"),
+    ),
+    Index(
+        "ix_events_item",
+        "item",
+        "item_hash",
+        postgresql_where=text("item IS NOT NULL"),
+        sqlite_where=text("item IS NOT NULL"),
+    ),
+    Index(
+        "ix_events_conversation",
+        "conversation",
+        postgresql_where=text("conversation IS NOT NULL"),
+        sqlite_where=text("conversation IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 
@@ -240,8 +260,9 @@ progress = Table(
     Column("ended_at", BigInteger),
 )
 
-# Who reads a partition. `left_at` is set when a worker gives it up in order: where it is missing, one died.
-# `idle_from` is the offset at which the owner found nothing for a while.
+# Who reads a partition. `left_at` is set when a worker gives it up in order: where it is missing, one died, and
+# `died` stays set until what it had in work is through. `idle_from` is the offset at which the owner found nothing
+# for a while.
 owners = Table(
     "owners",
     metadata,
@@ -254,6 +275,7 @@ owners = Table(
     Column("assigned_at", BigInteger, nullable=False),
     Column("beat_at", BigInteger, nullable=False),
     Column("left_at", BigInteger),
+    Column("died", Boolean, nullable=False),
     Column("idle_from", BigInteger),
     Column("idle_at", BigInteger),
 )
@@ -302,7 +324,6 @@ watermarks = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("idle_since", BigInteger),
     Column("idle_base", BigInteger),
-    Column("held_since", BigInteger),
 )
 
 # Ticks [first_tick, last_tick] were closed in one step; `left_out` names the partitions that had no say.

@@ -5,9 +5,11 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from servers import Address, KafkaServer, missing, sasl, tls
+from workers import Deployment
 
 from pipeline import embedded, pgprograms
 from pipeline.embedded import EmbeddedBroker
@@ -152,6 +154,28 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     name = server.create()
     yield server.url(name)
     server.drop(name)
+
+
+@pytest.fixture
+def database(postgres: LocalPostgres) -> Iterator[str]:
+    """The URL of an empty database on PostgreSQL, for workers."""
+    name = postgres.create()
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def deploy(tmp_path: Path, prefix: str) -> Iterator[Callable[..., Deployment]]:
+    """A function that makes an installation, ready for workers: Deployment's arguments."""
+    made: list[Deployment] = []
+
+    def make(servers: str, database: str, /, **sections: dict[str, Any]) -> Deployment:
+        made.append(Deployment(tmp_path, servers, database, prefix, **sections))
+        return made[-1].prepare()
+
+    yield make
+    for deployment in made:
+        deployment.close()
 
 
 def _needs_kafka() -> None:

@@ -12,9 +12,10 @@ from pipeline.admin import TopicInfo
 from pipeline.assignment import Assignment, Partition, Reading
 from pipeline.compose import Pipeline
 from pipeline.deliver import MemoryOutlet
-from pipeline.watermark import IDLE
-from schemas.errors import ConfigError, ContradictionError
-from schemas.events import Place
+from pipeline.store import ticks
+from pipeline.watermark import HOLD, IDLE
+from schemas.errors import BrokerError, ContradictionError
+from schemas.events import Chunk, Place
 from schemas.tables import events, owners, progress
 
 TOPIC = "salience.news"
@@ -26,12 +27,13 @@ class Broker:
 
     def __init__(self) -> None:
         self.incarnation = "first"
-        self.topics = True
+        self.partitions = 2
         self.begins: dict[Partition, int] = {}
         self.ends: dict[Partition, int] = {}
 
     def look(self, *_: Any) -> tuple[str, dict[str, TopicInfo]]:
-        return "c", {TOPIC: TopicInfo(TOPIC, 2, 1, self.incarnation)} if self.topics else {}
+        found = {TOPIC: TopicInfo(TOPIC, self.partitions, 1, self.incarnation)}
+        return "c", found if self.partitions else {}
 
     async def first(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return {each: self.begins.get(each, 0) for each in partitions}
@@ -121,8 +123,19 @@ async def test_latest_reads_a_partition_that_was_added_from_its_beginning(
 ) -> None:
     two = (TOPIC, 1)
     broker.ends |= {ONE: 40, two: 5}
+    broker.partitions = 1
     await begin(worker(pipeline, clock, reset="latest"), broker)
+    broker.partitions = 2
     assert await begin(worker(pipeline, clock, reset="latest"), broker, ONE, two) == {ONE: 40, two: 0}
+
+
+async def test_latest_begins_at_the_end_for_whoever_comes_second(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    two = (TOPIC, 1)
+    broker.ends |= {ONE: 40, two: 5}
+    await begin(worker(pipeline, clock, "one", reset="latest"), broker, ONE)
+    assert await begin(worker(pipeline, clock, "two", reset="latest"), broker, two) == {two: 5}
 
 
 async def test_a_topic_that_was_made_again_is_refused(pipeline: Pipeline, broker: Broker, clock: Clock) -> None:
@@ -144,8 +157,8 @@ async def test_a_topic_that_is_made_again_while_it_is_read_is_noticed(
 
 
 async def test_a_topic_that_has_gone_is_named(pipeline: Pipeline, broker: Broker, clock: Clock) -> None:
-    broker.topics = False
-    with pytest.raises(ConfigError, match=r"no topic salience\.news.*topics create"):
+    broker.partitions = 0
+    with pytest.raises(BrokerError, match=r"no topic salience\.news.*topics create"):
         await begin(worker(pipeline, clock), broker)
 
 
@@ -156,6 +169,46 @@ async def test_records_that_went_before_they_were_read_are_refused(
     broker.begins[ONE] = 5
     with pytest.raises(ContradictionError, match=r"begins at offset 5 .* before 2 is stored: 3 records"):
         await begin(worker(pipeline, clock), broker)
+
+
+async def test_a_partition_that_nobody_has_read_so_far_holds_the_time_of_its_stream(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    await begin(worker(pipeline, clock), broker)
+    await take(pipeline, [news(0)], where=broker.place())
+    tick = pipeline.instance.tick
+    held = await ticks.close(pipeline.database, tick, "news", TOPIC, clock())
+    assert held.waits_for == [1]
+    assert held.last < held.first
+    await begin(worker(pipeline, clock, "other"), broker, (TOPIC, 1))
+    assert (await ticks.close(pipeline.database, tick, "news", TOPIC, clock())).waits_for == [1]
+    await take(pipeline, [news(1)], where=broker.place(1))
+    closed = await ticks.close(pipeline.database, tick, "news", TOPIC, clock())
+    assert closed.last >= closed.first
+
+
+async def test_after_a_long_night_who_starts_first_waits_for_the_others(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    one, two = worker(pipeline, clock, "one"), worker(pipeline, clock, "two")
+    await begin(one, broker, ONE)
+    await begin(two, broker, (TOPIC, 1))
+    await take(pipeline, [news(0)], where=broker.place())
+    for each in (one, two):
+        await each.end(in_order=True)
+    clock.now += 10 * HOLD
+    await begin(one, broker, ONE)
+    held = await ticks.close(pipeline.database, pipeline.instance.tick, "news", TOPIC, clock())
+    assert held.waits_for == [1]
+
+
+async def test_a_partition_that_was_put_back_can_fall_idle(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    await take(pipeline, [news(0), news(1), news(2)], where=broker.place())
+    await module.owners.go_on_at(pipeline.database, broker.place(), 1, clock())
+    (row,) = await rows(pipeline.database, progress)
+    assert (row["stored"], row["published"], row["timed"]) == (1, 1, 1)
 
 
 async def test_a_refusal_takes_no_partition(pipeline: Pipeline, broker: Broker, clock: Clock) -> None:
@@ -188,6 +241,55 @@ async def test_a_partition_whose_owner_vanished_is_suspect(
     await begin(worker(pipeline, clock, "first"), broker)
     taken = await module.owners.take(pipeline.database, [broker.place()], "second", NOW, {})
     assert [each.unclean for each in taken] == [True]
+
+
+async def test_a_death_is_remembered_by_those_who_leave_before_they_have_worked_it_off(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    await begin(worker(pipeline, clock, "first"), broker)
+    second = worker(pipeline, clock, "second")
+    await begin(second, broker)
+    await second.end(in_order=True)
+    taken = await module.owners.take(pipeline.database, [broker.place()], "third", NOW, {})
+    assert [each.unclean for each in taken] == [True]
+
+
+async def test_a_death_is_forgotten_when_what_was_in_work_is_through(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    await begin(worker(pipeline, clock, "first"), broker)
+    second = worker(pipeline, clock, "second")
+    await begin(second, broker)
+    window = pipeline.settings.worker.chunk * pipeline.settings.worker.chunks_in_work
+    lane = pipeline.lane("news", MemoryOutlet())
+    await lane.submit(Chunk(broker.place(), [news(window)]), lambda _: None)
+    assert await lane.drain(30)
+    await second.end(in_order=True)
+    taken = await module.owners.take(pipeline.database, [broker.place()], "third", NOW, {})
+    assert [each.unclean for each in taken] == [False]
+
+
+async def test_a_beginning_that_is_tried_again_does_not_forget_a_death(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    await begin(worker(pipeline, clock, "first"), broker)
+    second = worker(pipeline, clock, "second")
+    await begin(second, broker)
+    await begin(second, broker)
+    taken = await module.owners.take(pipeline.database, [broker.place()], "second", NOW, {})
+    assert [each.unclean for each in taken] == [True]
+
+
+async def test_a_worker_that_wakes_up_late_does_not_keep_what_is_another_s(
+    pipeline: Pipeline, broker: Broker, clock: Clock
+) -> None:
+    late, owner = worker(pipeline, clock, "late"), worker(pipeline, clock, "owner")
+    await begin(owner, broker)
+    await begin(late, broker)
+    await owner.beat(lambda _: None)
+    await late.end(in_order=True)
+    row, _ = await rows(pipeline.database, owners)
+    assert (row["worker"], row["left_at"]) == ("owner", None)
 
 
 async def test_nothing_is_left_of_a_generation_that_has_ended(
@@ -248,14 +350,21 @@ async def test_a_partition_that_gives_only_what_moves_no_time_is_idle(idleness: 
     assert idleness.after(0) == [5]
 
 
+async def test_a_busy_partition_that_never_moves_time_is_idle(idleness: Idleness, clock: Clock) -> None:
+    clock.now += IDLE
+    idleness.assignment.applied(ONE, 5, False)
+    idleness.assignment.handed_over(ONE, 9, clock())
+    assert idleness.after(0) == [5]
+
+
 async def test_idleness_is_written_down_once(pipeline: Pipeline, broker: Broker, clock: Clock) -> None:
     assignment = worker(pipeline, clock)
     await begin(assignment, broker)
     clock.now += IDLE
     await assignment.beat(lambda _: clock())
-    (row,) = await rows(pipeline.database, owners)
+    row, _ = await rows(pipeline.database, owners)
     assert (row["idle_from"], row["idle_at"], row["beat_at"]) == (0, clock(), clock())
     clock.now += SECOND
     await assignment.beat(lambda _: clock())
-    (row,) = await rows(pipeline.database, owners)
+    row, _ = await rows(pipeline.database, owners)
     assert (row["idle_at"], row["beat_at"]) == (clock() - SECOND, clock())

@@ -50,7 +50,7 @@ class Stages:
 def caution(monkeypatch: pytest.MonkeyPatch) -> Caution:
     """A caution whose marks go nowhere."""
 
-    async def nothing(*_: Any) -> None:
+    async def nothing(*_: Any, **__: Any) -> None:
         return
 
     for name in ("put", "pass_by", "remove"):

@@ -1,6 +1,7 @@
 """What is old goes; what went is remembered, so that a replay of the log does not bring it back."""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -300,7 +301,7 @@ async def test_an_event_is_not_stored_again_while_it_is_pruned(
 
 async def _prune_batch(database: Database) -> int:
     async with database.begin() as connection:
-        return await retention._prune_events(connection, NOW - MONTH)
+        return (await retention._prune_events(connection, NOW - MONTH))["events"]
 
 
 async def test_an_item_score_that_a_chunk_is_about_to_name_stays(
@@ -314,8 +315,8 @@ async def test_an_item_score_that_a_chunk_is_about_to_name_stays(
         wrote.set()
         await go.wait()
 
-    async def nothing(*_: Any) -> int:
-        return 0
+    async def nothing(*_: Any) -> Counter[str]:
+        return Counter()
 
     where = place("behavior")
     async with opened(database_url) as pipeline:

@@ -3,13 +3,15 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers import NOW, RULE, CountingScorer, news, only, opened, place, rows, take
+from helpers import NOW, RULE, CountingScorer, behavior, news, only, opened, place, rows, take
+from sqlalchemy import event, update
 
 from pipeline.compose import Pipeline
 from pipeline.deliver import MemoryOutlet
-from pipeline.store import runs
+from pipeline.store import known, runs
 from schemas.errors import UsageError
 from schemas.tables import alerts, events, outbox, progress, scores
 
@@ -104,3 +106,74 @@ async def test_a_run_of_another_stream_cannot_be_continued(pipeline: Pipeline) -
         await runs.begin(
             pipeline.database, place("chat", cluster="file", topic="f", incarnation="g", run="r"), "f", False, NOW
         )
+
+
+async def test_many_rows_are_taken_over_as_one_is(pipeline: Pipeline) -> None:
+    texts = [BAD, "all is well", BAD]
+    held = [news(index, said, id=f"x{index}", entities=[{"n": index}]) for index, said in enumerate(texts)]
+    await take(pipeline, held, where=RUN, notify=False)
+    before = await rows(pipeline.database, events)
+    live = [news(9 + index, said, id=f"x{index}", entities=[{"n": index}]) for index, said in enumerate(texts)]
+    applied = await take(pipeline, [news(8), *reversed(live)])
+    assert (applied.new, applied.repeated, applied.alerts) == (4, 0, 2)
+    after = (await rows(pipeline.database, events))[:3]
+    moved = {
+        "run": None,
+        "former_run": "r",
+        "origin": "live",
+        "cluster": "c",
+        "topic": "t.news",
+        "incarnation": "i",
+    }
+    kept = ("id", "event_id", "text", "entities", "content_hash", "event_time")
+    for index, (was, now) in enumerate(zip(before, after, strict=True)):
+        assert {name: now[name] for name in kept} == {name: was[name] for name in kept}
+        assert {name: now[name] for name in moved} == moved
+        assert (now["offset"], now["former_tick"]) == (9 + index, was["visible_tick"])
+    assert {row["run"] for row in await rows(pipeline.database, alerts)} == {None}
+
+
+async def test_many_rows_are_taken_over_by_as_many_statements_as_one(pipeline: Pipeline) -> None:
+    asked: list[str] = []
+
+    def see(_c: Any, _r: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    await take(pipeline, [news(index, BAD, id=f"x{index}") for index in range(30)], where=RUN, notify=False)
+    await take(pipeline, [news(100, BAD, id="x0")])
+    event.listen(pipeline.database.engine.sync_engine, "before_cursor_execute", see)
+    await take(pipeline, [news(101, BAD, id="x1")])
+    one = len(asked)
+    many = [news(110 + index, BAD, id=f"x{2 + index}") for index in range(28)]
+    assert (await take(pipeline, many)).new == 28
+    assert len(asked) == 2 * one
+
+
+async def test_a_row_that_another_worker_took_over_first_is_a_repeat(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = known.compare
+
+    async def slower(connection: Any, *given: Any) -> known.Known:
+        found = await compare(connection, *given)
+        await connection.execute(update(events).where(events.c.event_id == "x").values(run=None))
+        return found
+
+    await take(pipeline, [news(0, BAD, id="x"), news(1, BAD, id="y")], where=RUN, notify=False)
+    monkeypatch.setattr(known, "compare", slower)
+    applied = await take(pipeline, [news(7, BAD, id="x"), news(8, BAD, id="y")])
+    assert (applied.new, applied.repeated, applied.alerts) == (1, 1, 1)
+    first, second = await rows(pipeline.database, events)
+    assert [(row["former_run"], row["offset"]) for row in (first, second)] == [(None, 0), ("r", 8)]
+
+
+async def test_all_columns_of_a_behavior_event_are_those_of_the_live_arrival(database_url: str) -> None:
+    run = place("behavior", cluster="file", topic="f", incarnation="f", origin="backfill", run="r")
+    told = {"attributes": {"city": "Bern", "list": [1, None]}, "value": 2.5}
+    async with opened(database_url) as pipeline:
+        await runs.begin(pipeline.database, run, "f", False, NOW)
+        await take(pipeline, [behavior(0, **told)], where=run, notify=False)
+        applied = await take(pipeline, [behavior(7, id="b0", **told)], where=place("behavior"))
+        row = await only(pipeline.database, events)
+        assert (applied.new, row["subject"], row["run"]) == (1, "ann", None)
+        assert {name: row[name] for name in told} == told

@@ -112,7 +112,7 @@ async def test_an_event_of_a_closed_tick_counts_in_the_next_open_one(database_ur
     async with opened(database_url) as pipeline:
         await owners.take(pipeline.database, [place()], "w", NOW, {place(): 0})
         await take(pipeline, [news(0)])
-        closed = await ticks.close(pipeline.database, pipeline.instance.tick, "news", NOW)
+        closed = await ticks.close(pipeline.database, pipeline.instance.tick, "news", "t.news", NOW)
         await take(pipeline, [news(1, time="2024-05-31T09:00:00Z")])
         late = (await rows(pipeline.database, events))[1]
         assert late["visible_tick"] == closed.last + 1
@@ -123,9 +123,9 @@ async def test_years_without_an_event_are_closed_in_one_step(database_url: str) 
         await owners.take(pipeline.database, [place()], "w", NOW, {place(): 0})
         await take(pipeline, [news(0, time="2014-01-01T00:00:00Z")])
         tick = pipeline.instance.tick
-        first = await ticks.close(pipeline.database, tick, "news", NOW)
+        first = await ticks.close(pipeline.database, tick, "news", "t.news", NOW)
         await take(pipeline, [news(1)])
-        second = await ticks.close(pipeline.database, tick, "news", NOW)
+        second = await ticks.close(pipeline.database, tick, "news", "t.news", NOW)
         assert second.first == first.last + 1
         assert second.last - second.first > 30_000_000
         assert len(await rows(pipeline.database, closings)) == 2
@@ -135,7 +135,10 @@ async def test_a_tick_is_closed_once_whoever_looks(database_url: str) -> None:
     async with opened(database_url) as one, opened(database_url) as other:
         await owners.take(one.database, [place()], "w", NOW, {place(): 0})
         await take(one, [news(0)])
-        looks = [ticks.close(each.database, each.instance.tick, "news", NOW) for each in (one, other, one, other)]
+        looks = [
+            ticks.close(each.database, each.instance.tick, "news", "t.news", NOW)
+            for each in (one, other, one, other)
+        ]
         found = await asyncio.gather(*looks)
         assert sum(1 for each in found if each.last >= each.first) == 1
         await only(one.database, closings)
@@ -147,7 +150,7 @@ async def test_a_future_event_counts_when_it_came_and_moves_no_time(database_url
         applied = await take(pipeline, [news(0, time="2031-01-01T00:00:00Z")])
         assert not applied.timed
         assert (await only(pipeline.database, events))["visible_tick"] == NOW // pipeline.instance.tick
-        closed = await ticks.close(pipeline.database, pipeline.instance.tick, "news", NOW)
+        closed = await ticks.close(pipeline.database, pipeline.instance.tick, "news", "t.news", NOW)
         assert closed.last < closed.first
 
 
@@ -157,10 +160,10 @@ async def test_an_idle_partition_that_gives_an_event_has_a_say_again(database_ur
         await owners.take(pipeline.database, [place(partition=1)], "w", NOW, {place(partition=1): 0})
         await take(pipeline, [news(0, time="2024-05-31T09:40:00Z")], where=place(partition=1))
         tick = pipeline.instance.tick
-        await ticks.close(pipeline.database, tick, "news", NOW)
+        await ticks.close(pipeline.database, tick, "news", "t.news", NOW)
         await take(pipeline, [news(0, id="x", time="2024-05-31T09:39:00Z")], where=place(partition=0))
         await take(pipeline, [news(1, time="2024-05-31T09:50:00Z")], where=place(partition=1))
-        held = await ticks.close(pipeline.database, tick, "news", NOW)
+        held = await ticks.close(pipeline.database, tick, "news", "t.news", NOW)
         assert held.last < held.first
         (closing,) = await rows(pipeline.database, closings)
         assert closing["left_out"] == [[0, "idle"]]
@@ -170,7 +173,7 @@ async def test_events_of_an_attached_run_count_from_the_tick_of_its_attachment(d
     async with opened(database_url) as pipeline:
         await owners.take(pipeline.database, [place()], "w", NOW, {place(): 0})
         await take(pipeline, [news(0)])
-        before = await ticks.close(pipeline.database, pipeline.instance.tick, "news", NOW)
+        before = await ticks.close(pipeline.database, pipeline.instance.tick, "news", "t.news", NOW)
         run = place(cluster="file", topic="f", incarnation="f", origin="backfill", run="r")
         await runs.begin(pipeline.database, run, "f", False, NOW)
         await take(pipeline, [news(0, id="old", time="2024-05-30T00:00:00Z")], where=run)
@@ -191,7 +194,7 @@ async def test_what_is_added_to_an_attached_run_enters_no_closed_live_tick(datab
         await runs.attach(pipeline.database, "r", NOW)
         await owners.take(pipeline.database, [place()], "w", NOW, {place(): 0})
         await take(pipeline, [news(0)])
-        closed = await ticks.close(pipeline.database, pipeline.instance.tick, "news", NOW)
+        closed = await ticks.close(pipeline.database, pipeline.instance.tick, "news", "t.news", NOW)
         await take(pipeline, [news(0, id="old", time="2024-05-30T00:00:00Z")], where=run)
         (row,) = [each for each in await rows(pipeline.database, events) if each["run"] == "r"]
         assert row["visible_tick"] > closed.last

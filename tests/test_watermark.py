@@ -7,15 +7,15 @@ NOW = 5_000 * SECOND
 
 
 def active(number: int, newest: int | None) -> Partition:
-    return Partition(number, newest, owned=True, idle=False)
+    return Partition(number, newest, idle=False)
 
 
 def idle(number: int, newest: int | None) -> Partition:
-    return Partition(number, newest, owned=True, idle=True)
+    return Partition(number, newest, idle=True)
 
 
-def orphan(number: int, newest: int | None) -> Partition:
-    return Partition(number, newest, owned=False, idle=False)
+def orphan(number: int, newest: int | None, since: int = NOW) -> Partition:
+    return Partition(number, newest, idle=False, orphaned=since)
 
 
 def test_the_watermark_follows_the_slowest_active_partition() -> None:
@@ -41,21 +41,25 @@ def test_the_watermark_never_goes_back() -> None:
 
 
 def test_a_partition_without_an_owner_holds_the_watermark() -> None:
-    step = advance(Standing(T), [orphan(0, T), active(1, T + 60 * SECOND)], NOW)
-    assert step.standing == Standing(T, held_since=NOW)
+    step = advance(Standing(T), [orphan(0, T), active(1, T + 60 * SECOND)], NOW + HOLD - 1)
+    assert step.standing == Standing(T)
     assert step.waits_for == [0]
 
 
 def test_a_partition_that_stays_without_an_owner_loses_its_say() -> None:
-    held = Standing(T, held_since=NOW - HOLD)
-    step = advance(held, [orphan(0, T), active(1, T + 60 * SECOND)], NOW)
+    step = advance(Standing(T), [orphan(0, T), active(1, T + 60 * SECOND)], NOW + HOLD)
     assert step.standing.watermark == T + 60 * SECOND - DELAY
     assert step.left_out == [(0, "no owner")]
 
 
-def test_an_owner_that_comes_back_ends_the_hold() -> None:
-    step = advance(Standing(T, held_since=NOW - 1), [active(0, T + 9 * SECOND)], NOW)
-    assert step.standing == Standing(T + 9 * SECOND - DELAY)
+def test_one_that_has_been_without_an_owner_for_long_does_not_end_the_hold_of_another() -> None:
+    lost = [orphan(0, T, NOW - 2 * HOLD), orphan(1, T), active(2, T + 60 * SECOND)]
+    assert advance(Standing(T), lost, NOW).standing == Standing(T)
+
+
+def test_an_idle_partition_that_lost_its_owner_holds_the_watermark() -> None:
+    lost = Partition(0, T, idle=True, orphaned=NOW)
+    assert advance(Standing(T), [lost, active(1, T + 60 * SECOND)], NOW).standing == Standing(T)
 
 
 def test_when_all_are_idle_time_goes_on_at_the_pace_of_the_clock() -> None:
@@ -99,5 +103,23 @@ def test_a_hold_does_not_count_as_time_that_passed() -> None:
 
 
 def test_a_stream_with_nothing_but_events_of_the_future_begins_at_the_clock() -> None:
-    begun = advance(Standing(), [Partition(0, None, owned=True, idle=True, ahead=True)], NOW).standing
+    begun = advance(Standing(), [Partition(0, None, idle=True, ahead=True)], NOW).standing
     assert begun.watermark == NOW - DELAY
+
+
+def test_two_clocks_that_differ_do_not_make_time_run_away() -> None:
+    standing, ahead = Standing(T), 30 * SECOND
+    for second in range(0, 3_600, 2):
+        standing = advance(standing, [idle(0, T)], NOW + second * SECOND + ahead).standing
+        standing = advance(standing, [idle(0, T)], NOW + (second + 1) * SECOND).standing
+    assert standing.watermark <= T + 3_600 * SECOND + ahead
+
+
+def test_an_event_between_two_looks_moves_time_by_the_clock_on() -> None:
+    begun = advance(Standing(T), [idle(0, T)], NOW).standing
+    met = advance(begun, [idle(0, T + 900 * SECOND)], NOW + 10 * SECOND).standing
+    assert met.watermark == T + 900 * SECOND - DELAY
+    assert (
+        advance(met, [idle(0, T + 900 * SECOND)], NOW + 20 * SECOND).standing.watermark
+        == met.watermark + 10 * SECOND
+    )

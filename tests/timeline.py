@@ -81,12 +81,12 @@ class Timeline:
         """The clock goes on, and the living write that they live."""
         self.clock.now += seconds * SECOND
         for worker in {log.owner for log in self.logs if log.owner is not None}:
-            await owners.beat(self.database, f"worker-{worker}", self.clock())
+            await owners.beat(self.database, f"worker-{worker}", [], self.clock())
 
     async def close(self, worker: int) -> None:
         """Any worker's timer; what it sees at the last tick it closes is written down."""
         pipeline = self.pipelines[worker % len(self.pipelines)]
-        closed = await ticks.close(pipeline.database, self.tick, STREAM, self.clock())
+        closed = await ticks.close(pipeline.database, self.tick, STREAM, self.logs[0].place.topic, self.clock())
         if closed.last >= closed.first:
             self.seen["", closed.last] = await visible.read_ids(self.database, visible.live(STREAM, closed.last))
 

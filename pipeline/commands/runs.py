@@ -7,9 +7,13 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.commands.output import JsonOption, command, out, run_async, settings_with, show_json
+from pipeline.retry import through_outage
 from pipeline.store import migrate, runs
 from pipeline.store.database import Database
 from pipeline.times import now, rfc3339
+
+# Seconds for which a busy or absent database is asked again.
+_PATIENCE = 60.0
 
 app = typer.Typer(no_args_is_help=True, help="Back-fills that were run.")
 
@@ -72,6 +76,6 @@ async def _attach(run: str) -> int:
     database = Database(settings_with().database)
     try:
         await migrate.check(database)
-        return await runs.attach(database, run, now())
+        return await through_outage(lambda: runs.attach(database, run, now()), _PATIENCE)
     finally:
         await database.close()

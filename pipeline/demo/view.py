@@ -150,7 +150,7 @@ def _told_once(alerts: Sequence[Alerted]) -> list[tuple[Alerted, int]]:
     """Several publishers carry the same sentence: the latest of each, and how often it is among these."""
     found: dict[tuple[str, str], tuple[Alerted, int]] = {}
     for alert in alerts:
-        key = alert.rule, alert.evidence["text"]
+        key = alert.rule, alert.evidence.get("text", "")
         first, times = found.get(key, (alert, 0))
         found[key] = first, times + 1
     return list(found.values())
@@ -169,7 +169,7 @@ def _alert(alert: Alerted, times: int, heads: tuple[str, ...], width: int) -> Te
     for each in results.values():
         line.append(f" {each['label']} {each['probability']:.0%}", style=COLOURS.get(each["label"], "magenta"))
     weights = {word: weight for each in results.values() for word, weight in each["words"]}
-    text = highlighted(_one_line(evidence["text"])[:width], weights)
+    text = highlighted(_one_line(evidence.get("text", ""))[:width], weights)
     return Text.assemble(line, "\n   ", text, "\n")
 
 

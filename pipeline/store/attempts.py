@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pipeline.store.database import Database, uninterrupted
 from pipeline.store.owners import Standing
 from schemas.events import Place
-from schemas.tables import attempts, progress
+from schemas.tables import attempts, owners, progress
 
 # Deaths after which a record that was in work each time, the last time alone, is given up.
 _DEATHS = 3
@@ -88,14 +88,18 @@ async def put(database: Database, place: Place, first: int, until: int, count: i
 
 
 @uninterrupted
-async def pass_by(database: Database, place: Place, until: int) -> None:
+async def pass_by(database: Database, place: Place, until: int, *, all_through: bool = False) -> None:
     """Remove the mark: all records before offset `until` are through.
 
     That they are is written down with it, or whoever comes next would meet a record that was given up again.
+    `all_through`: with them all that was in work when a worker died.
     """
     async with database.begin() as connection:
         await connection.execute(delete(attempts).where(_COLUMNS.in_(_keys([place]))))
         await _advance(connection, place, until)
+        if all_through:
+            own = [owners.c[name] == getattr(place, name) for name in _KEY]
+            await connection.execute(update(owners).where(*own).values(died=False))
 
 
 @uninterrupted

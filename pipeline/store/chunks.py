@@ -11,6 +11,7 @@ from pipeline.store import bulk, fates, known, outbox, rows, takeover, ticks
 from pipeline.store.clock import Clock, lock
 from pipeline.store.database import Database, uninterrupted
 from pipeline.store.forget import blank_forgotten
+from pipeline.store.forget_letters import BLANK_LETTER, blank_dead
 from pipeline.store.migrate import Instance
 from pipeline.store.subjects import next_sequences
 from pipeline.store.transaction import Transaction
@@ -75,9 +76,9 @@ class ChunkStore:
                 self._take_back(place, confirmed)
             raise
 
-    async def close(self, stream: str, now: int) -> ticks.Closed:
+    async def close(self, stream: str, topic: str, now: int) -> ticks.Closed:
         """Close the live ticks of a stream that its watermark has passed."""
-        return await ticks.close(self.database, self.instance.tick, stream, now)
+        return await ticks.close(self.database, self.instance.tick, stream, topic, now)
 
     def drop_confirmed(self) -> None:
         """Forget what is not written down: the partitions have gone, and their next owner publishes it again."""
@@ -114,8 +115,9 @@ class ChunkStore:
             await self._insert_scores(connection, work, [(ids[index], events[index]) for index in new])
             transaction = Transaction(connection, work.place, work.now, work.notify, work.lease_until)
             await react(transaction, _reacting(new, ids, events, columns))
-            dead = dead + clashes + before.clashes
-            await _insert_dead(connection, work, dead)
+            dead = await _insert_dead(
+                connection, work, dead + clashes + before.clashes, self.instance.hash_key, clock.forgotten_before
+            )
             applied = Applied(
                 new=len(new),
                 repeated=repeated + pruned + before.repeated,
@@ -201,11 +203,11 @@ async def _insert_events(
     ids = await bulk.insert_events(connection, constants, columns) if events else []
     old = {id(events[at]): at for at, row in enumerate(ids) if row is None}
     before = await known.compare(connection, work.place, [events[at] for at in old.values()], stored)
-    for held in before.held:
-        at = old[id(held.event)]
-        values = constants | {name: each[at] for name, each in columns.items()}
-        ids[at] = await takeover.take_over(connection, held, values)
-        before.repeated += ids[at] is None
+    at = [old[id(held.event)] for held in before.held]
+    taken = await takeover.take_over(connection, before.held, constants, rows.pick(columns, at))
+    for index, row in zip(at, taken, strict=True):
+        ids[index] = row
+        before.repeated += row is None
     return ids, before
 
 
@@ -235,17 +237,22 @@ def _offset(outgoing: Outgoing) -> int:
     return outgoing.offset
 
 
-async def _insert_dead(connection: AsyncConnection, work: Work, dead: Sequence[Dead]) -> None:
-    if not dead:
-        return
+async def _insert_dead(
+    connection: AsyncConnection, work: Work, given: Sequence[Dead], key: bytes, before: int | None
+) -> list[Dead]:
+    """Store dead letters; returns them as they are stored, those of forgotten people blank."""
+    if not given:
+        return []
     place = work.place
+    dead = await blank_dead(connection, key, place.stream, given, before)
     columns: dict[str, list[Any]] = {
         name: [getattr(place, name)] * len(dead)
         for name in ("stream", "origin", "run", "cluster", "topic", "incarnation", "partition")
     }
     records = [each.record for each in dead]
     columns |= {
-        "identity": [rows.dead_letter_identity(place, each.offset, each.value) for each in records],
+        # Of the bytes as they came, so that a letter met again is the same one.
+        "identity": [rows.dead_letter_identity(place, each.record.offset, each.record.value) for each in given],
         "offset": [each.offset for each in records],
         "stage": [each.stage for each in dead],
         "reason": [each.reason for each in dead],
@@ -260,8 +267,11 @@ async def _insert_dead(connection: AsyncConnection, work: Work, dead: Sequence[D
         ],
         "broker_time": [broker_time(each) for each in records],
         "ingest_time": [work.now] * len(dead),
+        # What has no bytes any more is not tried again.
+        "replayed_at": [work.now if each.message == BLANK_LETTER else None for each in dead],
     }
     await bulk.insert_all(connection, dead_letters, columns)
+    return dead
 
 
 def _storable(text: str) -> str:

@@ -22,12 +22,18 @@ _DATA_STATES = ("22", "23", "54")
 # Deadlock, serialisation failure, lock timeout: the same work succeeds when tried again.
 _AGAIN_STATES = ("40001", "40P01", "55P03")
 _CREDENTIAL_STATES = ("28",)
+# Seconds that a transaction may take to its end when its caller was cancelled.
+_ENDING = 2.0
+# Seconds without an answer to a statement after which a worker takes the server for away.
+ANSWER = 60.0
 
 
 class Database:
     """One engine. Errors leave it as SalienceError: StoreError for bad content, DatabaseError for an outage."""
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    def __init__(self, settings: DatabaseSettings, answer: float | None = None) -> None:
+        """`answer`: seconds that a statement may take on PostgreSQL; None = as long as it likes."""
+        self._answer = answer
         self.url = settings.url.get_secret_value()
         self.settings = settings
         self.is_sqlite = self.url.startswith("sqlite")
@@ -62,12 +68,15 @@ class Database:
         milliseconds = str(int(self.settings.lock_timeout * 1000))
         return create_async_engine(
             self.url,
+            # A statement must see what was written before it got its lock, whatever the server's default.
+            isolation_level="READ COMMITTED",
             pool_size=self.settings.pool,
             max_overflow=0,
             # A connection that died is found by the transaction itself, which an outage makes run again.
             pool_pre_ping=False,
             connect_args={
                 "timeout": 10,
+                "command_timeout": self._answer,
                 "server_settings": {
                     "application_name": "salience",
                     "lock_timeout": milliseconds,
@@ -158,13 +167,17 @@ def uninterrupted(job: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corou
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.wait([task])
-            if not task.cancelled():
-                # Looked at, or it would be told as never retrieved.
-                task.exception()
+            task.add_done_callback(_look_at)
+            await asyncio.wait([task], timeout=_ENDING)
             raise
 
     return run
+
+
+def _look_at(task: "asyncio.Future[Any]") -> None:
+    """Its exception was looked at, or it would be told as never retrieved."""
+    if not task.cancelled():
+        task.exception()
 
 
 class TryAgainError(DatabaseError):

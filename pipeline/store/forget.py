@@ -1,7 +1,5 @@
 """A person is forgotten: what they said and who they are goes, the counted rows stay, readers get tombstones."""
 
-import json
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -9,34 +7,22 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import (
-    ColumnElement,
-    LargeBinary,
-    Text,
-    bindparam,
-    case,
-    delete,
-    func,
-    literal,
-    or_,
-    select,
-    update,
-)
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.store.clock import alone
 from pipeline.store.database import Database
+from pipeline.store.forget_letters import blank_letters, sought
 from pipeline.store.outbox import put
 from pipeline.store.retention import BATCH, step
 from pipeline.store.rows import conversation_hash, subject_hash
+from pipeline.store.subjects import forgotten_moments, remember_forgotten
 from pipeline.topics import Topics
 from pipeline.work import PARTITION_HEADER, Message, ScoredEvent, alert_name, encode_heads
 from schemas.errors import UsageError
 from schemas.events import Line
 from schemas.messages import BehaviorData, ChatData
-from schemas.tables import alerts, dead_letters, events, instance, outbox, progress, scores, subjects
+from schemas.tables import alerts, events, instance, outbox, progress, scores
 
 # Columns of an event that tell what was said, or by whom.
 _TELLING = (
@@ -45,7 +31,6 @@ _TELLING = (
 )
 # Handles a batch of rows after the given one; returns the last of them, None where there are none, and counts.
 _Batch = Callable[..., Awaitable[tuple[int | None, "Counter[str]"]]]
-_BLANK_LETTER = "its person was forgotten: the bytes are gone, and nothing is left to try again"
 
 
 class Forgotten(Struct):
@@ -67,7 +52,7 @@ class _Task(Struct, frozen=True):
     topics: Topics
     key: bytes
     last: int
-    conversations: int
+    conversations: Sequence[str]
     free_at: int
 
     @property
@@ -103,11 +88,12 @@ async def forget(database: Database, subject: str, now: int, topics: Topics, set
     task = await step(database, lambda connection: _remember(connection, subject, now, topics, settle))
     counts: Counter[str] = Counter()
     # Their own rows last: until these are blank, a second call finds the conversations by them.
-    for which in (task.around, task.theirs):
-        counts += await _blank_all(database, partial(_blank_batch, task=task, which=which))
-    counts += await _blank_all(database, partial(_blank_letters, task=task))
+    counts += await _blank_all(database, partial(_blank_batch, task=task, which=task.around))
+    for who in sought(subject, task.conversations):
+        counts += await _blank_all(database, partial(blank_letters, who=who, moment=now))
+    counts += await _blank_all(database, partial(_blank_batch, task=task, which=task.theirs))
     blanked = {name: counts[name] for name in ("events", "alerts", "messages", "tombstones", "dead_letters")}
-    return Forgotten(conversations=task.conversations, **blanked)
+    return Forgotten(conversations=len(task.conversations), **blanked)
 
 
 def _check(subject: str) -> None:
@@ -127,26 +113,13 @@ async def _remember(connection: AsyncConnection, subject: str, now: int, topics:
     query = select(events.c.conversation).where(events.c.subject == subject, events.c.stream == "chat")
     conversations = (await connection.execute(query.distinct())).scalars().all()
     hashes = [subject_hash(key, subject), *(conversation_hash(key, each) for each in conversations)]
-    await _remember_hashes(connection, dict.fromkeys(hashes, now))
+    await remember_forgotten(connection, dict.fromkeys(hashes, now))
     await connection.execute(update(instance).values(forgotten_before=max(now, before or now)))
     under_way = select(progress.c.topic).where(
         progress.c.published < progress.c.stored, progress.c.ended_at.is_(None)
     )
     settled = (await connection.execute(under_way.limit(1))).first() is None
-    return _Task(subject, now, topics, key, last, len(conversations), now if settled else now + settle)
-
-
-async def _remember_hashes(connection: AsyncConnection, moments: Mapping[bytes, int]) -> None:
-    build = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-    statement = build(subjects)
-    given = statement.excluded.forgotten_at
-    later = case((subjects.c.forgotten_at > given, subjects.c.forgotten_at), else_=given)
-    statement = statement.on_conflict_do_update(
-        index_elements=[subjects.c.subject_hash], set_={"forgotten_at": later}
-    )
-    # In key order, as everybody locks subjects.
-    rows = [{"subject_hash": each, "apply_sequence": 0, "forgotten_at": moments[each]} for each in sorted(moments)]
-    await connection.execute(statement, rows)
+    return _Task(subject, now, topics, key, last, conversations, now if settled else now + settle)
 
 
 async def _blank_all(database: Database, batch: "_Batch") -> "Counter[str]":
@@ -172,8 +145,9 @@ async def _blank_batch(
     if not found:
         return None, Counter()
     ids = [row.id for row in found]
-    free_at = max(task.free_at, await _leased_until(connection, ids))
     counts = await _blank_rows(connection, ids, task.moment)
+    # Once they are blank: a message that was claimed until then is on its way as it was.
+    free_at = max(task.free_at, await _leased_until(connection, ids))
     tombstones = await _of_alerts(connection, task, ids) + _of_scored(task, found)
     counts["tombstones"] = len(await put(connection, tombstones, task.moment, free_at))
     return ids[-1], counts
@@ -233,48 +207,6 @@ def _of_scored(task: _Task, found: Sequence[Any]) -> list[tuple[str, Message, in
     return tombstones
 
 
-async def _blank_letters(
-    connection: AsyncConnection, *, task: _Task, after: int
-) -> tuple[int | None, "Counter[str]"]:
-    telling = [
-        _holds(connection, column, needle)
-        for column in (dead_letters.c.key, dead_letters.c.value)
-        for needle in _written(task.subject)
-    ]
-    quoting = _holds(connection, dead_letters.c.message, task.subject)
-    query = (
-        select(dead_letters.c.id)
-        .where(dead_letters.c.id > after, dead_letters.c.message != _BLANK_LETTER, or_(quoting, *telling))
-        .order_by(dead_letters.c.id)
-        .limit(BATCH)
-    )
-    ids = (await connection.execute(query)).scalars().all()
-    if not ids:
-        return None, Counter()
-    blank: dict[str, Any] = {"key": None, "value": None, "headers": [], "message": _BLANK_LETTER}
-    # Marked as replayed, so that `dlq replay --all` leaves it out.
-    tried = func.coalesce(dead_letters.c.replayed_at, task.moment)
-    await connection.execute(
-        update(dead_letters).where(dead_letters.c.id.in_(ids)).values(**blank, replayed_at=tried)
-    )
-    return ids[-1], Counter(dead_letters=len(ids))
-
-
-def _written(subject: str) -> list[bytes]:
-    """The bytes by which a record may name the subject: as it is, and as JSON may escape it."""
-    ascii_only = json.dumps(subject)[1:-1]
-    upper = re.sub(r"\\u[0-9a-f]{4}", lambda found: "\\u" + found[0][2:].upper(), ascii_only)
-    forms = {subject, json.dumps(subject, ensure_ascii=False)[1:-1], ascii_only, upper}
-    return sorted(form.encode() for form in forms)
-
-
-def _holds(connection: AsyncConnection, column: ColumnElement[Any], needle: str | bytes) -> ColumnElement[bool]:
-    sought = literal(needle, Text if isinstance(needle, str) else LargeBinary)
-    if connection.dialect.name == "sqlite":
-        return func.instr(column, sought) > 0
-    return func.position(sought.op("IN")(column)) > 0
-
-
 async def blank_forgotten(
     connection: AsyncConnection, hash_key: bytes, chunk: Sequence[ScoredEvent], before: int | None
 ) -> list[int | None]:
@@ -288,7 +220,7 @@ async def blank_forgotten(
     old = [] if before is None else [each for each in chunk if each.event.time <= before]
     if old:
         names = {id(each): _names(hash_key, each) for each in old}
-        known = await _moments(connection, {name for each in names.values() for name in each})
+        known = await forgotten_moments(connection, {name for each in names.values() for name in each})
         for each in old:
             _blank_if(each, [known[name] for name in names[id(each)] if name in known])
         await _blank_met(connection, hash_key, old, known)
@@ -302,13 +234,6 @@ def _names(key: bytes, each: ScoredEvent) -> list[bytes]:
     if isinstance(data, ChatData):
         names.append(conversation_hash(key, data.conversation))
     return names
-
-
-async def _moments(connection: AsyncConnection, hashes: set[bytes]) -> dict[bytes, int]:
-    query = select(subjects.c.subject_hash, subjects.c.forgotten_at).where(
-        subjects.c.subject_hash.in_(hashes), subjects.c.forgotten_at.is_not(None)
-    )
-    return {row.subject_hash: row.forgotten_at for row in await connection.execute(query)}
 
 
 def _blank_if(each: ScoredEvent, moments: Sequence[int]) -> None:
@@ -343,7 +268,7 @@ async def _blank_met(
                 met[name] = max(each.forgotten, met.get(name, each.forgotten))
     if not met:
         return
-    await _remember_hashes(connection, {conversation_hash(key, name): moment for name, moment in met.items()})
+    await remember_forgotten(connection, {conversation_hash(key, name): moment for name, moment in met.items()})
     for each in old:
         if isinstance(each.event.data, ChatData) and each.event.data.conversation in met:
             _blank_if(each, [met[each.event.data.conversation]])

@@ -120,7 +120,13 @@ async def unsent(connection: AsyncConnection, rows: Sequence[int]) -> list[Messa
     """Messages of these events that no broker has confirmed."""
     if not rows:
         return []
-    query = select(outbox).where(outbox.c.event.in_(rows), outbox.c.sent_at.is_(None)).order_by(outbox.c.id)
+    later = outbox.alias()
+    newer = exists().where(
+        later.c.receiver == outbox.c.receiver, later.c.key == outbox.c.key, later.c.version > outbox.c.version
+    )
+    query = (
+        select(outbox).where(outbox.c.event.in_(rows), outbox.c.sent_at.is_(None), ~newer).order_by(outbox.c.id)
+    )
     return [from_row(row) for row in (await connection.execute(query)).mappings()]
 
 

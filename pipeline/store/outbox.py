@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.store import bulk
 from pipeline.store.database import Database
 from pipeline.store.known import from_row
 from pipeline.work import VERSION_HEADER, Message
-from schemas.tables import outbox
+from schemas.tables import events, outbox
 
 # Seconds for which a worker that claims a message is the one to send it.
 LEASE = 60
@@ -115,12 +115,13 @@ async def mark_sent(database: Database, rows: Sequence[int], now: int) -> None:
 
 
 async def confirm(connection: AsyncConnection, rows: Sequence[int], now: int) -> None:
-    """The broker has them: messages are marked, and tombstones go, whose keys name who was forgotten."""
+    """The broker has them: messages are marked; tombstones, which name a person, and those of pruned events go."""
     if not rows:
         return
-    if not rows:
-        return
-    await connection.execute(delete(outbox).where(outbox.c.id.in_(rows), outbox.c.value.is_(None)))
+    # A message outlived its event: what was pruned is found by nobody who forgets a person.
+    pruned = outbox.c.event.is_not(None) & ~exists().where(events.c.id == outbox.c.event)
+    gone = or_(outbox.c.value.is_(None), pruned)
+    await connection.execute(delete(outbox).where(outbox.c.id.in_(rows), gone))
     await connection.execute(update(outbox).where(outbox.c.id.in_(rows)).values(sent_at=now, error=None))
 
 

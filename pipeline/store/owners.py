@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import RowMapping, and_, bindparam, or_, select, update
+from sqlalchemy import RowMapping, and_, case, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.store.clock import ensure_progress
-from pipeline.store.database import Database
+from pipeline.store.database import Database, uninterrupted
 from schemas.events import Place
-from schemas.tables import attempts, owners, progress
+from schemas.tables import owners, progress
 
 _KEY = ("cluster", "topic", "incarnation", "partition")
 
@@ -72,6 +72,14 @@ async def read(database: Database, places: Sequence[Place]) -> dict[Place, Stand
         return {place: await _standing(connection, place, None) for place in sorted(places, key=_order)}
 
 
+async def begin_at(database: Database, beginnings: dict[Place, int], now: int) -> None:
+    """Partitions without progress begin at these offsets; where another worker was faster, at its own."""
+    async with database.begin() as connection:
+        for place in sorted(beginnings, key=_order):
+            await ensure_progress(connection, place, beginnings[place], now)
+
+
+@uninterrupted
 async def take(
     database: Database, places: Sequence[Place], worker: str, now: int, beginnings: dict[Place, int]
 ) -> list[Standing]:
@@ -86,9 +94,11 @@ async def take(
             standing = await _standing(connection, place, worker)
             if not standing.known:
                 await ensure_progress(connection, place, beginnings[place], now)
-                standing = Standing(place, beginnings[place], beginnings[place], False, standing.unclean)
+                standing = await _standing(connection, place, worker)
+            again = update(progress).where(_is(progress, place), progress.c.ended_at.is_not(None))
+            await connection.execute(again.values(ended_at=None))
             values = {**_key(place), "stream": place.stream, "worker": worker, "assigned_at": now, "beat_at": now}
-            afresh = {"left_at": None, "idle_from": None, "idle_at": None}
+            afresh = {"left_at": None, "died": standing.unclean, "idle_from": None, "idle_at": None}
             statement = build(owners).values(**values, **afresh)
             statement = statement.on_conflict_do_update(
                 index_elements=[owners.c[name] for name in _KEY],
@@ -99,38 +109,53 @@ async def take(
     return found
 
 
-async def beat(database: Database, worker: str, now: int) -> None:
-    """The worker lives."""
+async def announce(database: Database, places: Sequence[Place], now: int) -> None:
+    """There are these partitions: those that nobody has read so far hold the time until somebody does."""
+    build: Any = sqlite_insert if database.is_sqlite else postgresql_insert
+    rows = [
+        {
+            **_key(place),
+            "stream": place.stream,
+            "worker": "",
+            "assigned_at": 0,
+            "beat_at": now,
+            "left_at": now,
+            "died": False,
+        }
+        for place in sorted(places, key=_order)
+    ]
+    async with database.begin() as connection:
+        await connection.execute(build(owners).on_conflict_do_nothing(), rows)
+
+
+async def beat(database: Database, worker: str, places: Sequence[Place], now: int) -> None:
+    """The worker lives, and reads these partitions, even where one that woke up late has written otherwise."""
     mine = update(owners).where(owners.c.worker == worker, owners.c.left_at.is_(None))
     async with database.begin() as connection:
-        await connection.execute(mine.values(beat_at=now))
+        count = (await connection.execute(mine.values(beat_at=now))).rowcount
+        if count < len(places):
+            for place in sorted(places, key=_order):
+                own = update(owners).where(_is(owners, place))
+                await connection.execute(own.values(worker=worker, beat_at=now, left_at=None))
 
 
 async def declare_idle(database: Database, worker: str, quiet: dict[Place, int], now: int) -> None:
     """Nothing came for a while: after these offsets the partitions have no say in their stream's time."""
     if not quiet:
         return
-    statement = (
-        update(owners)
-        .where(*[owners.c[name] == bindparam(f"own_{name}") for name in _KEY], owners.c.worker == worker)
-        .values(idle_from=bindparam("offset"), idle_at=now)
-    )
-    rows = [
-        {**{f"own_{name}": value for name, value in _key(place).items()}, "offset": quiet[place]}
-        for place in sorted(quiet, key=_order)
-    ]
     async with database.begin() as connection:
-        await connection.execute(statement, rows)
+        for place in sorted(quiet, key=_order):
+            own = update(owners).where(_is(owners, place), owners.c.worker == worker)
+            await connection.execute(own.values(idle_from=quiet[place], idle_at=now))
 
 
 async def leave(database: Database, worker: str, places: Sequence[Place], now: int) -> None:
-    """Give partitions up in order: nothing of theirs is in work."""
+    """Give partitions up in order: nothing of theirs is in work. What others died of stays written down."""
     if not places:
         return
     mine = and_(owners.c.worker == worker, or_(*[_is(owners, place) for place in places]))
     async with database.begin() as connection:
         await connection.execute(update(owners).where(mine).values(left_at=now))
-        await connection.execute(attempts.delete().where(or_(*[_is(attempts, place) for place in places])))
 
 
 async def end_former(database: Database, place: Place, now: int) -> int:
@@ -147,13 +172,15 @@ async def go_on_at(database: Database, place: Place, offset: int, now: int) -> N
     """A person has decided that a partition goes on at `offset`: the only way in which progress goes back."""
     statement = update(progress).where(_is(progress, place))
     async with database.begin() as connection:
-        await connection.execute(statement.values(stored=offset, published=offset, updated_at=now))
+        timed = case((progress.c.timed > offset, offset), else_=progress.c.timed)
+        await connection.execute(statement.values(stored=offset, published=offset, timed=timed, updated_at=now))
 
 
 async def _standing(connection: AsyncConnection, place: Place, worker: str | None) -> Standing:
-    owner = await _row(connection, select(owners.c.worker, owners.c.left_at).where(_is(owners, place)))
+    held = select(owners.c.worker, owners.c.left_at, owners.c.died).where(_is(owners, place))
+    owner = await _row(connection, held)
     row = await _row(connection, select(progress.c.stored, progress.c.published).where(_is(progress, place)))
-    unclean = owner is not None and owner["left_at"] is None and owner["worker"] != worker
+    unclean = owner is not None and (owner["died"] or (owner["left_at"] is None and owner["worker"] != worker))
     if row is None:
         return Standing(place, 0, 0, False, unclean)
     return Standing(place, row["stored"], row["published"], True, unclean)

@@ -1,9 +1,11 @@
 """What is old goes, in batches; what went is remembered by its key."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, RowMapping, delete, exists, select, update
+from sqlalchemy import ColumnElement, RowMapping, delete, exists, select, true, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.retry import through_outage
@@ -12,7 +14,7 @@ from pipeline.store.clock import alone
 from pipeline.store.database import Database
 from pipeline.store.rule_sets import longest_baseline
 from schemas.errors import UsageError
-from schemas.tables import closings, dead_letters, events, instance, item_scores, outbox, scores, seen
+from schemas.tables import alerts, closings, dead_letters, events, instance, item_scores, outbox, scores, seen
 
 # Rows deleted in one transaction: short enough that workers never wait long.
 BATCH = 1_000
@@ -23,12 +25,13 @@ IN_USE = DAY
 PATIENCE = 60.0
 
 R = TypeVar("R")
+_ITEM = tuple_(item_scores.c.item, item_scores.c.text_hash, item_scores.c.bundle)
 
 
 async def prune(database: Database, now: int, older_than: int, forget_seen: int) -> dict[str, int]:
     """Delete events older than `older_than`, and the memory of keys older than `forget_seen` (microseconds).
 
-    Returns how many rows of each table went.
+    An alert stays when its event goes, without what it quotes of it. Returns how many rows of each table went.
 
     Raises:
         UsageError: the memory would be shorter than what is kept, or that shorter than what rules look back on.
@@ -45,10 +48,11 @@ async def prune(database: Database, now: int, older_than: int, forget_seen: int)
         )
     floor, seen_floor = now - older_than, now - forget_seen
     await step(database, lambda connection: _raise_floors(connection, floor, seen_floor))
-    done = {"events": await _batches(database, lambda connection: _prune_events(connection, floor))}
-    done["item_scores"] = await step(database, _prune_items)
-    return done | {
-        "outbox": await _prune_table(database, outbox.c.id, outbox.c.sent_at < floor),
+    gone = await _prune_all_events(database, floor)
+    return {
+        "events": gone["events"],
+        "item_scores": await _prune_all_items(database),
+        "outbox": gone["outbox"] + await _prune_table(database, outbox.c.id, outbox.c.sent_at < floor),
         "dead_letters": await _prune_table(database, dead_letters.c.id, dead_letters.c.ingest_time < floor),
         "closings": await _prune_table(database, closings.c.id, closings.c.closed_at < floor),
         "seen": await _prune_table(database, seen.c.key_hash, seen.c.day < seen_floor // DAY),
@@ -92,7 +96,15 @@ async def _raise_floors(connection: AsyncConnection, floor: int, seen_floor: int
     )
 
 
-async def _prune_events(connection: AsyncConnection, floor: int) -> int:
+async def _prune_all_events(database: Database, floor: int) -> "Counter[str]":
+    done = more = await step(database, lambda connection: _prune_events(connection, floor))
+    while more["events"] == BATCH:
+        more = await step(database, lambda connection: _prune_events(connection, floor))
+        done = done + more
+    return done
+
+
+async def _prune_events(connection: AsyncConnection, floor: int) -> "Counter[str]":
     key = (await _alone(connection))["hash_key"]
     query = (
         select(events.c.id, events.c.stream, events.c.source, events.c.event_id, events.c.event_time)
@@ -102,7 +114,7 @@ async def _prune_events(connection: AsyncConnection, floor: int) -> int:
     )
     old = (await connection.execute(query)).all()
     if not old:
-        return 0
+        return Counter()
     remembered: Mapping[str, list[Any]] = {
         "key_hash": [rows.key_hash(key, row.stream, row.source, row.event_id) for row in old],
         "day": [row.event_time // DAY for row in old],
@@ -111,14 +123,41 @@ async def _prune_events(connection: AsyncConnection, floor: int) -> int:
     ids = [row.id for row in old]
     await connection.execute(delete(scores).where(scores.c.event.in_(ids)))
     await connection.execute(delete(events).where(events.c.id.in_(ids)))
-    return len(old)
+    return Counter(events=len(old), outbox=await _prune_quotes(connection, ids))
 
 
-async def _prune_items(connection: AsyncConnection) -> int:
+async def _prune_quotes(connection: AsyncConnection, ids: list[int]) -> int:
+    """What other tables say in the words of these events goes too, as `forget` finds it by the event only."""
+    await connection.execute(update(alerts).where(alerts.c.event.in_(ids)).values(evidence={"pruned": True}))
+    sent = delete(outbox).where(outbox.c.event.in_(ids), outbox.c.sent_at.is_not(None))
+    return (await connection.execute(sent)).rowcount
+
+
+async def _prune_all_items(database: Database) -> int:
+    done, after = 0, None
+    while True:
+        count, after = await step(database, partial(_prune_items, after=after))
+        done += count
+        if after is None:
+            return done
+
+
+async def _prune_items(
+    connection: AsyncConnection, after: tuple[str, bytes, str] | None = None
+) -> tuple[int, tuple[str, bytes, str] | None]:
+    """Look at a batch of items after the given one; returns how many went and the last one, None at the end."""
     # A chunk in flight may be about to name an item that no event names yet.
     await alone(connection)
+    later = true() if after is None else tuple_(*after) < _ITEM
+    found = (
+        await connection.execute(select(*_ITEM.clauses).where(later).order_by(*_ITEM.clauses).limit(BATCH))
+    ).all()
+    if not found:
+        return 0, None
+    last = tuple(found[-1])
     used = exists().where(events.c.item == item_scores.c.item, events.c.item_hash == item_scores.c.text_hash)
-    return (await connection.execute(delete(item_scores).where(~used))).rowcount
+    gone = await connection.execute(delete(item_scores).where(later, tuple_(*last) >= _ITEM, ~used))
+    return gone.rowcount, last if len(found) == BATCH else None
 
 
 async def _prune_table(database: Database, key: ColumnElement[Any], old: ColumnElement[bool]) -> int:

@@ -46,8 +46,8 @@ async def attach(database: Database, run: str, now: int) -> int:
             raise UsageError(f"the run {run} has not ended; run its back-fill again to its end, then attach it")
         # In this order: a chunk of an attached run asks for its own clock first, then for the live one.
         await stop_clock(connection, found.stream, run)
-        await ensure_watermark(connection, found.stream, "", now)
         await stop_clock(connection, found.stream, "")
+        await ensure_watermark(connection, found.stream, "", now)
         live = select(watermarks.c.closed_tick).where(watermarks.c.stream == found.stream, watermarks.c.run == "")
         tick = (await connection.execute(live)).scalar_one() + 1
         unattached = update(runs).where(runs.c.run == run, runs.c.attached_tick.is_(None))

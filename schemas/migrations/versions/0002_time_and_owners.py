@@ -12,6 +12,14 @@ depends_on = None
 _ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
+# Rows without a value in the first column cost them nothing.
+_PARTIAL = {
+    "ix_events_run": ["run", "visible_tick"],
+    "ix_events_former_run": ["former_run", "former_tick"],
+    "ix_events_item": ["item", "item_hash"],
+    "ix_events_conversation": ["conversation"],
+}
+
 
 def upgrade() -> None:
     for table, columns in _added().items():
@@ -22,14 +30,10 @@ def upgrade() -> None:
         outbox.add_column(sa.Column("version", sa.BigInteger()))
     op.create_index(op.f("ix_outbox_receiver_key"), "outbox", ["receiver", "key"])
     op.create_index(op.f("ix_alerts_event"), "alerts", ["event"])
-    live_rows_cost_nothing = sa.text("run IS NOT NULL")
-    op.create_index(
-        "ix_events_run",
-        "events",
-        ["run", "visible_tick"],
-        postgresql_where=live_rows_cost_nothing,
-        sqlite_where=live_rows_cost_nothing,
-    )
+    for name, keys in _PARTIAL.items():
+        where = sa.text(f"{keys[0]} IS NOT NULL")
+        op.create_index(name, "events", keys, postgresql_where=where, sqlite_where=where)
+    _fill_times()
     op.create_table(
         "owners",
         *_partition("owners"),
@@ -38,6 +42,7 @@ def upgrade() -> None:
         sa.Column("assigned_at", sa.BigInteger(), nullable=False),
         sa.Column("beat_at", sa.BigInteger(), nullable=False),
         sa.Column("left_at", sa.BigInteger()),
+        sa.Column("died", sa.Boolean(), nullable=False),
         sa.Column("idle_from", sa.BigInteger()),
         sa.Column("idle_at", sa.BigInteger()),
     )
@@ -82,7 +87,6 @@ def _added() -> dict[str, list[sa.Column[int] | sa.Column[str]]]:
         "watermarks": [
             sa.Column("idle_since", sa.BigInteger()),
             sa.Column("idle_base", sa.BigInteger()),
-            sa.Column("held_since", sa.BigInteger()),
         ],
         "rule_sets": [sa.Column("baseline", sa.BigInteger()), sa.Column("used_at", sa.BigInteger())],
     }
@@ -95,6 +99,20 @@ def _partition(table: str) -> list[sa.Column[str] | sa.Column[int] | sa.PrimaryK
         sa.Column("partition", sa.Integer(), autoincrement=False, nullable=False),
         sa.PrimaryKeyConstraint(*names, "partition", name=op.f(f"pk_{table}")),
     ]
+
+
+def _fill_times() -> None:
+    """Partitions that were read before know their newest event, or their time would begin at the clock."""
+    place = "cluster, topic, incarnation, partition"
+    op.execute(
+        sa.text(
+            f"UPDATE progress SET newest = found.newest, timed = found.timed FROM (SELECT {place}, "
+            'max(event_time) AS newest, max("offset") + 1 AS timed FROM events'
+            f" WHERE NOT future AND run IS NULL GROUP BY {place}) AS found"
+            " WHERE progress.cluster = found.cluster AND progress.topic = found.topic"
+            " AND progress.incarnation = found.incarnation AND progress.partition = found.partition"
+        )
+    )
 
 
 def downgrade() -> None:
