@@ -47,10 +47,16 @@ def play_stock(world: World, script: Sequence[Fault], events: int, seed: int, **
     begun = time.monotonic()
     with closing(StockRound(world, events, seed=seed, **options)) as round_:
         assert isinstance(round_, StockRound)
-        told = _strike(round_, script, seed)
-        settle(round_)
+        told, failed = [fault.name for fault in script], ""
+        try:
+            told = _strike(round_, script, seed)
+            settle(round_)
+        except AssertionError as error:
+            # It has stopped moving; what it has not handled by now is counted as lost.
+            failed = str(error).splitlines()[0]
         ends = round_.crew.stop()
-        return Outcome(told, time.monotonic() - begun, None, round_.account(), round_.crew.surprises(), ends)
+        surprises, seconds = round_.crew.surprises(), time.monotonic() - begun
+        return Outcome(told, seconds, None, round_.account(), surprises, ends, failed)
 
 
 def _strike(round_: Round, script: Sequence[Fault], seed: int) -> list[str]:

@@ -1,6 +1,6 @@
 """The long form: rounds of chaos on Apache Kafka and PostgreSQL, each accounted for, and a table at the end.
 
-usage: python tests/chaos/run.py --rounds 20 --events 2500 --seed 7 [--stock] [--json FILE]
+usage: python tests/chaos/run.py --rounds 20 --events 2500 --seed 7 [--stock | --stock-only] [--json FILE]
 
 Ends with 1 when anything was lost, stored twice, out of order, or otherwise not as it must be.
 """
@@ -30,12 +30,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--rate", type=float, default=200.0, help="events a second")
     parser.add_argument("--stock", action="store_true", help="stock Faust under the same faults as well")
+    parser.add_argument("--stock-only", action="store_true", help="only stock Faust, under the same faults")
     parser.add_argument("--json", type=Path, help="write all accounts to this file")
     given = parser.parse_args(words)
     environment_is_clean()
     with tempfile.TemporaryDirectory(prefix="salience-chaos-") as folder, World(Path(folder)) as world:
         outcomes = _rounds(world, given)
-    ours = [ours for ours, _ in outcomes]
+    ours = [ours for ours, _ in outcomes if ours is not None]
     stock = [stock for _, stock in outcomes if stock is not None]
     _table(ours, stock)
     if given.json:
@@ -43,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if any(outcome.wrong() for outcome in ours) else 0
 
 
-def _rounds(world: World, given: argparse.Namespace) -> list[tuple[Outcome, Outcome | None]]:
+def _rounds(world: World, given: argparse.Namespace) -> list[tuple[Outcome | None, Outcome | None]]:
     # One round in the middle is the product's own supervisor's.
     supervised = given.rounds // 2
     scripts = draw(random.Random(given.seed), given.rounds, supervised)
@@ -52,15 +53,16 @@ def _rounds(world: World, given: argparse.Namespace) -> list[tuple[Outcome, Outc
 
 def _round(
     world: World, number: int, script: Sequence[Fault], given: argparse.Namespace, supervised: bool
-) -> tuple[Outcome, Outcome | None]:
+) -> tuple[Outcome | None, Outcome | None]:
     seed = given.seed * 1000 + number
     options = {"rate": given.rate, "workers": 3}
-    ours = _safely(
+    ours = None if given.stock_only else _safely(
         play, world, script, given.events, seed, brittle=not supervised and number % 2 == 0,
         supervised=supervised, **options,
     )  # fmt: skip
-    _say(number, "ours", ours)
-    if not given.stock:
+    if ours is not None:
+        _say(number, "ours", ours)
+    if not (given.stock or given.stock_only):
         return ours, None
     stock = _safely(play_stock, world, script, given.events, seed, **options)
     _say(number, "stock", stock)
@@ -96,7 +98,7 @@ def _say(number: int, who: str, outcome: Outcome) -> None:
     if outcome.surprises:
         words.append(f"ended by themselves: {outcome.surprises}")
     _print(" | ".join(words))
-    for kind, which in outcome.wrong().items():
+    for kind, which in ({"no end": [outcome.failed]} if outcome.failed else outcome.wrong()).items():
         _print(f"         {kind}: {which}")
 
 

@@ -4,9 +4,10 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from check import consumer_of, lost_and_twice, records_of
 from crew import Crew, OwnCrew
@@ -20,6 +21,8 @@ from pipeline.child import free_port
 APP = ("-P", str(Path(__file__).with_name("stock_app.py")))
 # Seconds without any movement after which nothing more is expected to come.
 _STALLED = 25.0
+# Seconds that are waited for anything.
+_PATIENCE = 60.0
 
 
 class StockAccount(Struct):
@@ -63,6 +66,9 @@ class StockRound(Round):
 
     def until_handled(self, count: int) -> None:
         self.until(lambda: self.handled() >= count or self.idle(_STALLED), f"{count} rows")
+
+    def until(self, reached: Callable[[], Any], what: str, patience: float = _PATIENCE) -> None:
+        super().until(reached, what, patience)
 
     def behind(self) -> list[str]:
         """Nothing, once all is there or nothing moves any more."""
