@@ -31,9 +31,10 @@ def list_(json: JsonOption = False) -> None:
         return
     table = Table("run", "stream", "file", "events", "begun", "ended", "attached")
     for row in found:
-        cells = [row["run"], row["stream"], row["file"], f"{row['events']:,}", row["started"]]
+        cells = [row["run"], row["stream"], row["file"], f"{row['events']:,}"]
+        cells += [_minute(row["started"]), _minute(row["finished"] or "")]
         tick = row["attached_tick"]
-        table.add_row(*map(Text, (*cells, row["finished"] or "", "" if tick is None else f"tick {tick}")))
+        table.add_row(*map(Text, (*cells, "" if tick is None else f"tick {tick}")))
     out.print(table)
 
 
@@ -52,6 +53,11 @@ def attach(
         show_json({"run": run, "attached_tick": tick})
     else:
         out.print(f"the events of {run} count from live tick {tick} on")
+
+
+def _minute(time: str) -> str:
+    # A line of a terminal has no room for more; --json has it all.
+    return time[:16].replace("T", " ")
 
 
 async def _list() -> list[dict[str, Any]]:
