@@ -58,6 +58,8 @@ class Assignment:
         self._worker = worker
         self._now = now
         self.reading: dict[Partition, Reading] = {}
+        # A sign of life may not come after the farewell.
+        self._writing = asyncio.Lock()
 
     async def begin(self, partitions: Sequence[Partition], first: Offsets, last: Offsets) -> dict[Partition, int]:
         """Take over these partitions; returns the offset at which to begin in each.
@@ -192,10 +194,11 @@ class Assignment:
 
     async def beat(self, fetched: Callable[[Partition], int | None]) -> None:
         """Write down that this worker lives, and which of its partitions have fallen idle."""
-        places = [reading.place for reading in self.reading.values()]
-        await owners.beat(self._database, self._worker, places, self._now())
-        quiet = self.idle(fetched)
-        await owners.declare_idle(self._database, self._worker, quiet, self._now())
+        async with self._writing:
+            places = [reading.place for reading in self.reading.values()]
+            await owners.beat(self._database, self._worker, places, self._now())
+            quiet = self.idle(fetched)
+            await owners.declare_idle(self._database, self._worker, quiet, self._now())
         for reading in self.reading.values():
             reading.declared = reading.declared or reading.place in quiet
 
@@ -205,7 +208,8 @@ class Assignment:
         self.reading = {}
         self._caution.forget()
         if in_order:
-            await owners.leave(self._database, self._worker, places, self._now())
+            async with self._writing:
+                await owners.leave(self._database, self._worker, places, self._now())
 
 
 def _refuse_gap(standing: Standing, earliest: int) -> None:

@@ -1,5 +1,6 @@
 """Where a worker begins to read, when it refuses to, and when a partition has fallen idle."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -290,6 +291,28 @@ async def test_a_worker_that_wakes_up_late_does_not_keep_what_is_another_s(
     await late.end(in_order=True)
     row, _ = await rows(pipeline.database, owners)
     assert (row["worker"], row["left_at"]) == ("owner", None)
+
+
+async def test_a_sign_of_life_does_not_come_after_the_farewell(
+    pipeline: Pipeline, broker: Broker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assignment = worker(pipeline, clock)
+    await begin(assignment, broker)
+    beat, late = module.owners.beat, asyncio.Event()
+
+    async def slow(*arguments: Any) -> None:
+        await late.wait()
+        await beat(*arguments)
+
+    monkeypatch.setattr(module.owners, "beat", slow)
+    living = asyncio.ensure_future(assignment.beat(lambda _: None))
+    await asyncio.sleep(0)
+    leaving = asyncio.ensure_future(assignment.end(in_order=True))
+    await asyncio.sleep(0)
+    late.set()
+    await asyncio.gather(living, leaving)
+    row, _ = await rows(pipeline.database, owners)
+    assert row["left_at"] is not None
 
 
 async def test_nothing_is_left_of_a_generation_that_has_ended(
