@@ -58,7 +58,7 @@ class Assignment:
         self._worker = worker
         self._now = now
         self.reading: dict[Partition, Reading] = {}
-        # A sign of life may not come after the farewell.
+        # A sign of life may come neither after the farewell nor before the taking over, which tells of a death.
         self._writing = asyncio.Lock()
 
     async def begin(self, partitions: Sequence[Partition], first: Offsets, last: Offsets) -> dict[Partition, int]:
@@ -80,10 +80,11 @@ class Assignment:
         for partition, place in places.items():
             _refuse_gap(known[place], earliest[partition])
         await owners.announce(self._database, self._all(cluster, topics), self._now())
-        # From here on they are to be given up, whatever comes between.
-        self.reading = {each: Reading(place, 0, 0, self._now()) for each, place in places.items()}
         begin = {place: earliest[partition] for partition, place in places.items()}
-        standings = await owners.take(self._database, list(begin), self._worker, self._now(), begin)
+        async with self._writing:
+            # From here on they are to be given up, whatever comes between.
+            self.reading = {each: Reading(place, 0, 0, self._now()) for each, place in places.items()}
+            standings = await owners.take(self._database, list(begin), self._worker, self._now(), begin)
         work = self._settings.worker
         self._caution.watch(await suspects(self._database, standings, work.chunk * work.chunks_in_work))
         now = self._now()

@@ -315,6 +315,27 @@ async def test_a_sign_of_life_does_not_come_after_the_farewell(
     assert row["left_at"] is not None
 
 
+async def test_a_sign_of_life_before_the_taking_over_hides_no_death(
+    pipeline: Pipeline, broker: Broker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(worker(pipeline, clock, "first"), broker)
+    second = worker(pipeline, clock, "second")
+    take_over, lives = module.owners.take, asyncio.Event()
+
+    async def slow(*arguments: Any) -> Any:
+        living = asyncio.ensure_future(second.beat(lambda _: None))
+        living.add_done_callback(lambda _: lives.set())
+        # Either it writes now, or it waits for us.
+        await asyncio.wait([living], timeout=0.2)
+        return await take_over(*arguments)
+
+    monkeypatch.setattr(module.owners, "take", slow)
+    await begin(second, broker)
+    await lives.wait()
+    died = {row["partition"]: row["died"] for row in await rows(pipeline.database, owners)}
+    assert died[0]
+
+
 async def test_nothing_is_left_of_a_generation_that_has_ended(
     pipeline: Pipeline, broker: Broker, clock: Clock
 ) -> None:
