@@ -1,7 +1,6 @@
 """The tables. Times are int64 microseconds since 1970, UTC; hashes are 16 bytes; JSON is JSONB on PostgreSQL."""
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -10,26 +9,14 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-# SQLite numbers rows by INTEGER PRIMARY KEY only.
-RowId = BigInteger().with_variant(Integer(), "sqlite")
+from schemas.metadata import Json, RowId, metadata
+from schemas.registry import activations, bundles, embedding_dependents
 
 # One row: what is fixed when the database is created, and how far it has been pruned.
 instance = Table(
@@ -371,10 +358,13 @@ rule_sets = Table(
 
 __all__ = [
     "Json",
+    "activations",
     "alerts",
     "attempts",
+    "bundles",
     "closings",
     "dead_letters",
+    "embedding_dependents",
     "events",
     "instance",
     "item_scores",
