@@ -1,7 +1,7 @@
 """Rules as code: a YAML file, checked against its schema and against what the model can say."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,19 +145,39 @@ def _check_names(path: str, tree: Any, rules: tuple[MatchRule, ...]) -> None:
         seen.add(rule.name)
 
 
+def check_served(rules: RuleSet, labels: Mapping[str, Labels], bundle: str) -> None:
+    """Refuse a bundle that lacks a head or label that a rule names; `labels` as in `load_rules`.
+
+    Raises:
+        ConfigError: names rule, head and label, and what the bundle has.
+    """
+    for index, _, problem in _unserved(rules.rules, labels):
+        rule = rules.rules[index]
+        raise ConfigError(
+            f"{bundle} cannot serve the rule {rule.name}: {problem}; change the rule, or take another bundle"
+        )
+
+
 def _check_labels(path: str, tree: Any, rules: tuple[MatchRule, ...], labels: Mapping[str, Labels]) -> None:
+    for index, where, problem in _unserved(rules, labels):
+        raise ConfigError(_problem(path, tree, ("rules", index, "when", "heads", *where), problem))
+
+
+def _unserved(
+    rules: tuple[MatchRule, ...], labels: Mapping[str, Labels]
+) -> Iterator[tuple[int, tuple[str, ...], str]]:
+    """Number of the rule, where in its heads, and what the model lacks."""
     for index, rule in enumerate(rules):
         heads = labels.get(rule.stream, {})
         for head, condition in rule.when.heads.items():
-            where = ("rules", index, "when", "heads", head)
             if head not in heads:
                 has = ", ".join(heads) or "none"
-                problem = f"the model has no head {head!r} for {rule.stream}; it has {has}"
-                raise ConfigError(_problem(path, tree, where, problem))
+                yield index, (head,), f"the model has no head {head!r} for {rule.stream}; it has {has}"
+                continue
             for label in condition.label:
                 if label not in heads[head]:
                     problem = f"{label!r} is no label of {head}; it has {', '.join(heads[head])}"
-                    raise ConfigError(_problem(path, tree, (*where, "label"), problem))
+                    yield index, (head, "label"), problem
 
 
 def _message(error: ErrorDetails) -> str:

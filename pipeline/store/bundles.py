@@ -1,7 +1,7 @@
 """Bundles that were promoted, from which tick on each scores, and what was built with an embedding."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 from sqlalchemy import insert, select
@@ -55,7 +55,7 @@ async def activate(
 ) -> Activation:
     """Store that a bundle scores from `tick` on (None: what the settings name); `now` in microseconds."""
     build = sqlite_insert if database.is_sqlite else postgresql_insert
-    values = {"active_tick": tick, "made_by": made_by, "made_at": now}
+    values: dict[str, Any] = {"active_tick": tick, "made_by": made_by, "made_at": now}
     async with database.begin() as connection:
         if bundle is not None:
             values["bundle"] = bundle.identity
@@ -122,7 +122,7 @@ async def registered(database: Database, name: str) -> Registered | None:
 
 
 async def register_dependent(database: Database, kind: Kind, name: str, embedding: str, now: int) -> None:
-    """Write down with which embedding something was built (at `now`, microseconds); built anew, the new one holds."""
+    """Write down with which embedding something was built, at `now`, microseconds; the last time counts."""
     build = sqlite_insert if database.is_sqlite else postgresql_insert
     values = {"embedding": embedding, "built_at": now}
     statement = build(embedding_dependents).values(kind=kind, name=name, **values)

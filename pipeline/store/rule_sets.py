@@ -1,11 +1,15 @@
 """Versions of the rules, kept so that an event's row can say which were in force."""
 
+from typing import Any
+
+from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from pipeline.rules import RuleSet
+from pipeline.rules import MatchRule, RuleSet
 from pipeline.store.database import Database
+from schemas.errors import ConfigError
 from schemas.tables import rule_sets
 
 
@@ -25,3 +29,25 @@ async def longest_baseline(database: Database, since: int) -> int:
     query = select(func.max(rule_sets.c.baseline)).where(rule_sets.c.used_at >= since)
     async with database.read() as connection:
         return (await connection.execute(query)).scalar_one() or 0
+
+
+async def used_rules(database: Database, since: int) -> list[RuleSet]:
+    """The rules that a worker has worked by after `since`, microseconds.
+
+    Raises:
+        ConfigError: they are of another release.
+    """
+    query = select(rule_sets.c.version, rule_sets.c.rules).where(rule_sets.c.used_at >= since)
+    async with database.read() as connection:
+        found = (await connection.execute(query.order_by(rule_sets.c.version))).all()
+    return [_read(row.version, row.rules) for row in found]
+
+
+def _read(version: str, content: list[dict[str, Any]]) -> RuleSet:
+    try:
+        return RuleSet(tuple(MatchRule.model_validate(each) for each in content))
+    except ValidationError as error:
+        raise ConfigError(
+            f"the rules {version} that workers use cannot be read by this release ({error.errors()[0]['msg']}); "
+            "call the release that the workers run"
+        ) from None
