@@ -76,6 +76,8 @@ async def backfill(
             lambda: runs.begin(pipeline.database, place, path, notify, started),
             settings.database.outage_deadline,
         )
+        # One file, one bundle, however long it takes.
+        await pipeline.active.keep(started)
         lane = pipeline.lane(stream, outlet, notify)
         try:
             async with _closing(pipeline, place):

@@ -1,12 +1,12 @@
 """The one place where the parts are put together; a worker, a back-fill, the demo and the tests all call it."""
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
 from models.runtime import load_scorer
 from models.scorer import Scorer
+from pipeline.active import ActiveBundle, labels_by_stream
 from pipeline.caution import Caution
 from pipeline.dead_share import DeadShare
 from pipeline.decode import Decoder
@@ -18,43 +18,43 @@ from pipeline.react.alerts import MatchAlerts
 from pipeline.rules import RuleSet, load_rules
 from pipeline.score import Scoring
 from pipeline.settings import Settings
+from pipeline.store.bundles import Registered
 from pipeline.store.chunks import ChunkStore
 from pipeline.store.database import ANSWER, Database
 from pipeline.store.migrate import Instance, check
 from pipeline.store.rule_sets import remember_rules
 from pipeline.times import Now, now
 from pipeline.topics import Topics
-from schemas.labels import STREAMS
 
 
 class Pipeline:
-    """All streams' flows over one model and one database. Use as `async with`."""
+    """All streams' flows over one database and the bundle that is active. Use as `async with`."""
 
     def __init__(
         self,
         settings: Settings,
         database: Database,
         instance: Instance,
-        scorer: Scorer,
+        active: ActiveBundle,
         rules: RuleSet,
         clock: Now,
     ) -> None:
         self.settings = settings
         self.database = database
         self.instance = instance
-        self.scorer = scorer
+        self.active = active
         self.rules = rules
         self.observer = Observer()
         self.caution = Caution(database, settings.database.outage_deadline, clock, self.observer)
         self._now = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._scoring = Scoring(scorer, database, self._thread)
+        self._scoring = Scoring(active, database, self._thread)
         self._store = ChunkStore(database, instance)
         self._topics = Topics(settings.broker.prefix)
 
     def flow(self, stream: str, outlet: Outlet, notify: bool = True) -> Flow:
         """The way of one stream's chunks."""
-        reactions = [MatchAlerts(self.rules, stream, self._topics.alerts, self.scorer.bundle)]
+        reactions = [MatchAlerts(self.rules, stream, self._topics.alerts)]
         return Flow(
             Decoder(stream, self.instance.hash_key, self.settings.events),
             self._scoring,
@@ -89,34 +89,48 @@ class Pipeline:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.active.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
         await self.database.close()
 
 
 async def compose(settings: Settings, *, scorer: Scorer | None = None, clock: Now = now) -> Pipeline:
-    """Open the database, load the model and the rules.
+    """Open the database, load the active bundle and the rules.
+
+    `scorer` takes the place of the bundle that the settings name.
 
     Raises:
         ConfigError: one of them is not usable, with the mend.
         DatabaseError: the database is away.
     """
     database = Database(settings.database, ANSWER)
+    active = None
+
+    def open_bundle(bundle: Registered | None) -> Scorer:
+        if bundle is None and scorer is not None:
+            return scorer
+        return open_scorer(settings, None if bundle is None else bundle.path)
+
     try:
         instance = await check(database)
-        model = await asyncio.to_thread(open_scorer, settings) if scorer is None else scorer
-        rules = load_rules(settings.rules.file, {stream: model.labels(stream) for stream in STREAMS})
-        await remember_rules(database, rules, clock())
-        return Pipeline(settings, database, instance, model, rules, clock)
+        moment = clock()
+        active = ActiveBundle(database, instance.tick, open_bundle)
+        labels = labels_by_stream(await active.at(moment))
+        active.rules = load_rules(settings.rules.file, labels)
+        await remember_rules(database, active.rules, moment)
+        return Pipeline(settings, database, instance, active, active.rules, clock)
     except BaseException:
+        if active is not None:
+            active.close()
         await database.close()
         raise
 
 
-def open_scorer(settings: Settings) -> Scorer:
-    """Load the model and run it once."""
+def open_scorer(settings: Settings, bundle: str | None = None) -> Scorer:
+    """Load a bundle, the one that the settings name when none is given, and run it once."""
     model = settings.model
     scorer = load_scorer(
-        model.bundle,
+        model.bundle if bundle is None else bundle,
         provider=model.provider,
         threads=model.threads,
         batch_tokens=model.batch_tokens,

@@ -69,6 +69,7 @@ class Flow:
 
         Raises:
             OutageError: database or broker stayed away beyond the deadline; the chunk must come again.
+            BundleError: the bundle that is active now cannot be used here.
             TooManyDeadError: this is no matter of single events; nothing of the chunk is stored.
         """
         now, end = self._now(), time.monotonic() + self._deadline
@@ -77,10 +78,9 @@ class Flow:
             events = [mask(event) for event in events]
         async with turn("score"):
             with self._observer.stage("score"):
-                scored, unscorable = await self._patiently(
-                    lambda: self._scoring.score(chunk.place.stream, events), end
+                scored, unscorable, bundle = await self._patiently(
+                    lambda: self._scoring.score(chunk.place.stream, events, now), end
                 )
-        bundle = self._scoring.scorer.bundle
         dead += unscorable
         work = Work(
             chunk.place, chunk.records, scored, dead, now, bundle, self._rules, self._notify, again=chunk.again

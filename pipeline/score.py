@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from models.scorer import Scorer
+from pipeline.active import ActiveBundle
 from pipeline.retry import bisect
 from pipeline.signature import signatures
 from pipeline.store.database import Database
@@ -17,6 +18,7 @@ from schemas.events import Dead, Event
 from schemas.messages import BehaviorData
 from schemas.scores import Score
 
+# Item, and a hash of its text.
 ItemKey = tuple[str, bytes]
 # A score and its heads as JSON.
 Scored = tuple[Score, bytes]
@@ -26,26 +28,41 @@ _ITEMS = 20_000
 
 
 class Scoring:
-    """Scores the events of a stream. One model, one thread, whatever the number of streams."""
+    """Scores the events of a stream. One thread, whatever the number of streams and of bundles."""
 
-    def __init__(self, scorer: Scorer, database: Database, thread: ThreadPoolExecutor) -> None:
-        self.scorer = scorer
+    def __init__(self, active: ActiveBundle, database: Database, thread: ThreadPoolExecutor) -> None:
+        self._active = active
         self._database = database
         self._thread = thread
-        self._items: OrderedDict[ItemKey, Scored] = OrderedDict()
+        self._items: OrderedDict[tuple[str, ItemKey], Scored] = OrderedDict()
 
-    async def score(self, stream: str, events: Sequence[Event]) -> tuple[list[ScoredEvent], list[Dead]]:
-        """Every event becomes a scored event (without a score when it has no text) or a dead letter."""
+    async def score(
+        self, stream: str, events: Sequence[Event], now: int
+    ) -> tuple[list[ScoredEvent], list[Dead], str]:
+        """Every event becomes a scored event (without a score when it has no text) or a dead letter.
+
+        Comes with the identity of the bundle that is active at `now`, microseconds, and scored them.
+
+        Raises:
+            BundleError: that bundle cannot be used here.
+        """
+        scorer = await self._active.at(now)
+        scored, dead = await self._score(scorer, stream, events)
+        return scored, dead, scorer.bundle
+
+    async def _score(
+        self, scorer: Scorer, stream: str, events: Sequence[Event]
+    ) -> tuple[list[ScoredEvent], list[Dead]]:
         if not events:
             return [], []
         texts = [event.text for event in events]
         # Large texts must not hold up the loop; queued ahead of the inference, this costs no wait of its own.
         marks = asyncio.get_running_loop().run_in_executor(self._thread, signatures, texts)
         if stream == "behavior":
-            return await self._score_items(events, texts, marks)
+            return await self._score_items(scorer, events, texts, marks)
         scored = [ScoredEvent(event, None) for event in events]
         having = [(each, text) for each, text in zip(scored, texts, strict=True) if text.strip()]
-        results, refused = await self._infer(stream, [text for _, text in having])
+        results, refused = await self._infer(scorer, stream, [text for _, text in having])
         for each, mark in zip(scored, await marks, strict=True):
             each.signature = mark
         for (each, _), result in zip(having, results, strict=True):
@@ -58,22 +75,27 @@ class Scoring:
         return [each for each in scored if id(each) not in out], dead
 
     async def _score_items(
-        self, events: Sequence[Event], texts: Sequence[str], marks: Awaitable[list[int | None]]
+        self,
+        scorer: Scorer,
+        events: Sequence[Event],
+        texts: Sequence[str],
+        marks: Awaitable[list[int | None]],
     ) -> tuple[list[ScoredEvent], list[Dead]]:
         keys = [
             _item_key(event, text) if text.strip() else None for event, text in zip(events, texts, strict=True)
         ]
         needed = {key: text for key, text in zip(keys, texts, strict=True) if key is not None}
-        found = {key: self._items[key] for key in needed if key in self._items}
+        bundle = scorer.bundle
+        found = {key: self._items[bundle, key] for key in needed if (bundle, key) in self._items}
         missing = [key for key in needed if key not in found]
         if missing:
-            found |= await read_item_scores(self._database, self.scorer.bundle, missing)
+            found |= await read_item_scores(self._database, bundle, missing)
             missing = [key for key in missing if key not in found]
-        results, refused = await self._infer("behavior", [needed[key] for key in missing])
+        results, refused = await self._infer(scorer, "behavior", [needed[key] for key in missing])
         for key, result in zip(missing, results, strict=True):
             if result is not None:
                 found[key] = result
-        self._remember(found)
+        self._remember(bundle, found)
         errors = {missing[index]: error for index, error in refused}
         scored = []
         dead = []
@@ -88,14 +110,14 @@ class Scoring:
         return scored, dead
 
     async def _infer(
-        self, stream: str, texts: Sequence[str]
+        self, scorer: Scorer, stream: str, texts: Sequence[str]
     ) -> tuple[list[Scored | None], list[tuple[int, DataError]]]:
         loop = asyncio.get_running_loop()
 
         async def step(indices: Sequence[int]) -> list[tuple[int, Scored]]:
             chosen = [texts[index] for index in indices]
             try:
-                results = await loop.run_in_executor(self._thread, self._score_and_encode, chosen, stream)
+                results = await loop.run_in_executor(self._thread, _score_and_encode, scorer, chosen, stream)
             except (SalienceError, MemoryError):
                 raise
             except Exception as error:
@@ -108,15 +130,16 @@ class Scoring:
             found[index] = result
         return found, refused
 
-    def _score_and_encode(self, texts: Sequence[str], stream: str) -> list[Scored]:
-        return [(score, encode_heads(score)) for score in self.scorer.score(texts, stream)]
-
-    def _remember(self, found: dict[ItemKey, Scored]) -> None:
+    def _remember(self, bundle: str, found: dict[ItemKey, Scored]) -> None:
         for key, value in found.items():
-            self._items[key] = value
-            self._items.move_to_end(key)
+            self._items[bundle, key] = value
+            self._items.move_to_end((bundle, key))
         while len(self._items) > _ITEMS:
             self._items.popitem(last=False)
+
+
+def _score_and_encode(scorer: Scorer, texts: Sequence[str], stream: str) -> list[Scored]:
+    return [(score, encode_heads(score)) for score in scorer.score(texts, stream)]
 
 
 def _item_key(event: Event, text: str) -> ItemKey:

@@ -13,7 +13,7 @@ from pipeline.store import outbox
 from pipeline.store.rule_sets import remember_rules
 from pipeline.sweep import sweep
 from pipeline.times import now
-from schemas.errors import ContradictionError, SalienceError
+from schemas.errors import BundleError, ContradictionError, SalienceError
 
 log = structlog.get_logger("salience.worker")
 
@@ -21,11 +21,11 @@ log = structlog.get_logger("salience.worker")
 # notes of which rules are in use.
 _ROUND = 2.0
 _TOPICS = 5
-_RULES = 1_800
+_RULES = 30
 
 
 class Timer:
-    """Writes down what was confirmed and that the worker lives, closes ticks, sends what was left over."""
+    """Writes what was confirmed and that the worker lives, closes ticks, sends leftovers, loads bundles ahead."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Timer:
                 await self._step("beat", lambda: self._assignment.beat(self._fetched))
                 await self._step("close", self._close)
             await self._step("outbox", self._sweep)
+            await self._step("bundles", lambda: self._pipeline.active.refresh(now()))
             if rounds % _TOPICS == 0:
                 await self._step("topics", self._assignment.check)
             if rounds % _RULES == 0:
@@ -76,7 +77,7 @@ class Timer:
     async def _step(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
         try:
             await step()
-        except ContradictionError as error:
+        except (ContradictionError, BundleError) as error:
             self._refuse(error)
         except SalienceError as error:
             log.warning("timer", step=what, reason=error.reason, message=str(error))

@@ -68,6 +68,8 @@ class NewEvent(Struct):
     event: Event
     score: Score | None
     visible_tick: int
+    # What scored it.
+    bundle: str
 
 
 class Message(Struct):

@@ -178,7 +178,7 @@ class Worker:
             _tune_interpreter()
             _quiet_threads()
             await app.start()
-            log.info("started", bundle=pipeline.scorer.bundle, group=self._settings.broker.group, port=self._port)
+            log.info("started", group=self._settings.broker.group, port=self._port)
             try:
                 status = await self._watch(app)
             finally:

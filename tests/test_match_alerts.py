@@ -42,8 +42,8 @@ def score(label: str = "negative", probability: float = 0.75, decision: Any = "l
 
 
 def fires(rule: MatchRule, line: Line, given: Score | None = None) -> bool:
-    reaction = MatchAlerts(RuleSet((rule,)), rule.stream, "t.alerts", "bundle@1")
-    return bool(reaction._matches(NewEvent(1, event(line, rule.stream), given, 7)))
+    reaction = MatchAlerts(RuleSet((rule,)), rule.stream, "t.alerts")
+    return bool(reaction._matches(NewEvent(1, event(line, rule.stream), given, 7, "bundle@1")))
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_rules_of_every_stream_match_its_events() -> None:
 
 async def test_an_alert_is_written_and_sent_once_however_often_it_is_found() -> None:
     transaction: Any = FakeTransaction()
-    reaction = MatchAlerts(RuleSet((rule(words="shares"),)), "news", "t.alerts", "bundle@1")
-    new = [NewEvent(4, event(news(0)), score(), 7)]
+    reaction = MatchAlerts(RuleSet((rule(words="shares"),)), "news", "t.alerts")
+    new = [NewEvent(4, event(news(0)), score(), 7, "bundle@1")]
 
     await reaction.react(transaction, new)
     await reaction.react(transaction, new)
@@ -172,31 +172,31 @@ async def test_each_rule_that_matches_raises_its_own_alert() -> None:
     transaction: Any = FakeTransaction()
     rules = RuleSet((rule("a", words="shares"), rule("b", words="rise"), rule("c", words="fall")))
 
-    await MatchAlerts(rules, "news", "t.alerts", "b").react(transaction, [NewEvent(1, event(news(0)), None, 1)])
+    await MatchAlerts(rules, "news", "t.alerts").react(transaction, [NewEvent(1, event(news(0)), None, 1, "b")])
 
     assert [alert.rule for alert in transaction.alerts] == ["a", "b"]
 
 
 async def test_rules_of_other_streams_do_not_react() -> None:
     transaction: Any = FakeTransaction()
-    reaction = MatchAlerts(RuleSet((rule(words="shares"),)), "chat", "t.alerts", "b")
+    reaction = MatchAlerts(RuleSet((rule(words="shares"),)), "chat", "t.alerts")
 
-    await reaction.react(transaction, [NewEvent(1, event(chat(0, "shares"), "chat"), None, 1)])
+    await reaction.react(transaction, [NewEvent(1, event(chat(0, "shares"), "chat"), None, 1, "b")])
 
     assert transaction.alerts == []
 
 
 def test_an_alert_quotes_the_beginning_of_a_long_text() -> None:
-    reaction = MatchAlerts(RuleSet((rule(words="shares"),)), "news", "t.alerts", "b")
+    reaction = MatchAlerts(RuleSet((rule(words="shares"),)), "news", "t.alerts")
 
-    [alert] = reaction._matches(NewEvent(1, event(news(0, "shares " * 1000)), None, 1))
+    [alert] = reaction._matches(NewEvent(1, event(news(0, "shares " * 1000)), None, 1, "b"))
 
     assert alert.evidence["text"] == ("shares " * 1000)[:500]
 
 
 def test_a_failing_rule_names_the_event() -> None:
-    reaction = MatchAlerts(RuleSet((rule(words="shares"),)), "news", "t.alerts", "b")
-    broken: Any = NewEvent(1, event(news(0)), None, 1)
+    reaction = MatchAlerts(RuleSet((rule(words="shares"),)), "news", "t.alerts")
+    broken: Any = NewEvent(1, event(news(0)), None, 1, "b")
     broken.score = object()
 
     with pytest.raises(ReactionError, match=r"^the rules fail on news/wire/n0: AttributeError"):

@@ -87,8 +87,8 @@ def alert_message() -> dict[str, Any]:
         }
     )
     event = decode("news", as_line(golden("news")["forms"]["bare"]))
-    alerts = MatchAlerts(RuleSet((rule,)), "news", "salience.alerts", "bundle@0123")
-    [row] = alerts._matches(NewEvent(1, event, golden_score(), 171_714_780))
+    alerts = MatchAlerts(RuleSet((rule,)), "news", "salience.alerts")
+    [row] = alerts._matches(NewEvent(1, event, golden_score(), 171_714_780, "bundle@0123"))
     identity, message, _ = _message("salience.alerts", row)
     return as_text((message.key, message.value, message.headers)) | {"topic": message.topic, "outbox": identity}
 

@@ -22,10 +22,9 @@ _QUOTE = 500
 class MatchAlerts:
     """Applies the match rules of one stream."""
 
-    def __init__(self, rules: RuleSet, stream: str, topic: str, bundle: str) -> None:
+    def __init__(self, rules: RuleSet, stream: str, topic: str) -> None:
         self._rules = [(rule, _words_pattern(rule.when.words), rule.definition) for rule in rules.of(stream)]
         self._topic = topic
-        self._bundle = bundle
 
     async def react(self, transaction: Transaction, new: Sequence[NewEvent]) -> None:
         if not self._rules:
@@ -39,7 +38,7 @@ class MatchAlerts:
     def _matches(self, new: NewEvent) -> list[AlertRow]:
         try:
             return [
-                _alert(rule, definition, self._bundle, new)
+                _alert(rule, definition, new)
                 for rule, pattern, definition in self._rules
                 if _meets(rule.when, pattern, new)
             ]
@@ -78,7 +77,7 @@ def _words_pattern(words: Sequence[str]) -> "re.Pattern[str] | None":
     return re.compile(r"(?<!\w)(?:" + "|".join(re.escape(word) for word in words) + r")(?!\w)", re.IGNORECASE)
 
 
-def _alert(rule: MatchRule, definition: str, bundle: str, new: NewEvent) -> AlertRow:
+def _alert(rule: MatchRule, definition: str, new: NewEvent) -> AlertRow:
     event = new.event
     return AlertRow(
         rule=rule.name,
@@ -91,7 +90,7 @@ def _alert(rule: MatchRule, definition: str, bundle: str, new: NewEvent) -> Aler
         start=event.time,
         visible_tick=new.visible_tick,
         definition=definition,
-        bundle=bundle,
+        bundle=new.bundle,
         evidence=_evidence(event, new.score),
         event=new.id,
     )

@@ -114,7 +114,7 @@ class ChunkStore:
             new = [index for index, row in enumerate(ids) if row is not None]
             await self._insert_scores(connection, work, [(ids[index], events[index]) for index in new])
             transaction = Transaction(connection, work.place, work.now, work.notify, work.lease_until)
-            await react(transaction, _reacting(new, ids, events, columns))
+            await react(transaction, _reacting(work, new, ids, events, columns))
             dead = await _insert_dead(
                 connection, work, dead + clashes + before.clashes, self.instance.hash_key, clock.forgotten_before
             )
@@ -212,10 +212,14 @@ async def _insert_events(
 
 
 def _reacting(
-    new: Sequence[int], ids: Sequence[int | None], events: Sequence[ScoredEvent], columns: dict[str, list[Any]]
+    work: Work,
+    new: Sequence[int],
+    ids: Sequence[int | None],
+    events: Sequence[ScoredEvent],
+    columns: dict[str, list[Any]],
 ) -> list[NewEvent]:
     return [
-        NewEvent(row, events[index].event, events[index].score, columns["visible_tick"][index])
+        NewEvent(row, events[index].event, events[index].score, columns["visible_tick"][index], work.bundle)
         for index in new
         if (row := ids[index]) is not None and not columns["too_old"][index] and events[index].forgotten is None
     ]
