@@ -154,7 +154,8 @@ def check_served(rules: RuleSet, labels: Mapping[str, Labels], bundle: str) -> N
     for index, _, problem in _unserved(rules.rules, labels):
         rule = rules.rules[index]
         raise ConfigError(
-            f"{bundle} cannot serve the rule {rule.name}: {problem}; change the rule, or take another bundle"
+            f"{bundle} cannot serve the rule {rule.name} (rules {rules.version}): {problem}; "
+            "change the rule where workers load it, or take another bundle"
         )
 
 

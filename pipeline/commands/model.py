@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from models.bundle import info as bundle_info
+from pipeline.commands import bundles
 from pipeline.commands.output import JsonOption, command, err, out, settings_with, show_json
 from schemas.errors import ConfigError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Model bundles.")
+bundles.register(app)
 
 BundleOption = Annotated[
     str | None, typer.Option("--bundle", help="Bundle folder; the packaged one when left out.")
