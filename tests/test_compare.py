@@ -163,7 +163,10 @@ def test_a_text_file_has_a_text_a_line(folder: Path) -> None:
         (["stub", "stub", "--data", "empty.jsonl"], "there is no text to compare by"),
         (["stub", "stub", "--data", "empty.jsonl", "--stream", "mail"], "'mail' is no stream"),
         (["stub", "stub", "--data", "empty.jsonl", "--head", "topic"], "--head and --label-field go together"),
-        (["stub", "nowhere", "--data", "empty.jsonl"], "nowhere: no bundle's folder, and promoted ones cannot be found"),
+        (
+            ["stub", "nowhere", "--data", "empty.jsonl"],
+            "nowhere: no bundle's folder, and promoted ones",
+        ),
     ],
 )
 def test_bad_usage_gets_a_sentence(words: list[str], told: str, folder: Path) -> None:

@@ -60,9 +60,7 @@ async def _paths(settings: Settings, names: tuple[str, str]) -> list[str]:
         return [(await bundles.find(database, name)).path for name in names]
     except ConfigError as error:
         unknown = " and ".join(name for name, path in zip(names, found, strict=True) if path is None)
-        raise UsageError(
-            f"{unknown}: no bundle's folder, and promoted ones cannot be found: {error}"
-        ) from None
+        raise UsageError(f"{unknown}: no bundle's folder, and promoted ones cannot be found: {error}") from None
     finally:
         await database.close()
 
