@@ -13,7 +13,9 @@ from pipeline.compose import open_scorer
 from pipeline.rules import load_rules
 from pipeline.settings import Settings
 from pipeline.store import migrate
+from pipeline.store.bundles import in_force, read_activations
 from pipeline.store.database import Database
+from pipeline.times import now
 from schemas.errors import ConfigError, SalienceError
 from schemas.labels import STREAMS
 
@@ -91,8 +93,10 @@ def _rules(settings: Settings) -> str:
 async def _database(settings: Settings) -> str:
     database = Database(settings.database)
     try:
-        await migrate.check(database)
-        return f"{database.shown} at schema version {migrate.head()}"
+        tick = (await migrate.check(database)).tick
+        active = in_force(await read_activations(database), now() // tick)
+        bundle = "" if active is None or active.bundle is None else f"; the bundle {active.identity} was promoted"
+        return f"{database.shown} at schema version {migrate.head()}{bundle}"
     finally:
         await database.close()
 

@@ -139,7 +139,13 @@ class DatabaseSettings(_Section):
 class ModelSettings(_Section):
     """What scores the texts."""
 
-    bundle: str = Field("", description="bundle folder, `stub`, or empty for the packaged bundle")
+    bundle: str = Field(
+        "",
+        description=(
+            "bundle folder, `stub`, or empty for the packaged bundle; workers and back-fills score with the one "
+            "that was promoted (`salience model promote`), when there is one"
+        ),
+    )
     provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="where ONNX Runtime runs")
     threads: int = Field(0, ge=0, description="threads of ONNX Runtime, 0 = its own choice")
     batch_tokens: int = Field(512, ge=32, description="padded tokens in one batch at most")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -230,7 +231,7 @@ async def test_a_bundle_that_has_moved_is_promoted_from_where_it_is(
     desk: Desk, second: str, tmp_path: Path
 ) -> None:
     await desk.promote(second)
-    moved = str(Path(second).rename(tmp_path / "moved"))
+    moved = shutil.move(second, str(tmp_path / "moved"))
     await desk.promote(moved)
     (row,) = await rows(desk.database, bundles_table)
     assert row["path"] == moved

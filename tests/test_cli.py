@@ -59,6 +59,7 @@ def test_the_commands_of_the_contract_are_there() -> None:
         *("worker", "send", "backfill", "score", "config", "doctor", "demo", "bench", "forget"),
         *("topics create", "topics list", "dlq list", "dlq show", "dlq replay"),
         *("db upgrade", "db prune", "rules check", "model info", "model export"),
+        *("model compare", "model promote", "model rollback", "model history"),
     }
 
 
@@ -92,6 +93,9 @@ def test_without_a_command_the_help_is_shown() -> None:
         (["model", "info", "--bundle", "nowhere"], "nowhere"),
         (["model", "info"], "the stub has no bundle to show"),
         (["model", "export", "--out", "x", "--precision", "fp8"], "the precision 'fp8' is unknown"),
+        (["model", "promote", "stub"], "run `salience db upgrade`"),
+        (["model", "history"], "run `salience db upgrade`"),
+        (["model", "compare", "stub", "stub", "--data", "nowhere"], "the file nowhere cannot be read"),
         (["score", " "], "there is no text to score"),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
