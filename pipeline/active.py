@@ -45,7 +45,8 @@ class ActiveBundle:
         self._reading = asyncio.Lock()
         self._scorers: dict[str | None, asyncio.Task[Scorer]] = {}
         self._kept: Scorer | None = None
-        self._told = ""
+        # What was logged last: the bundle that scores, and what could not be loaded.
+        self._last = self._told = ""
         # What a bundle must be able to serve.
         self.rules = RuleSet()
 
@@ -70,7 +71,11 @@ class ActiveBundle:
         failure = _failure(task)
         if failure is not None:
             raise self._explained(failure, made)
-        return task.result()
+        scorer = task.result()
+        if scorer.bundle != self._last:
+            self._last = scorer.bundle
+            log.info("scoring", bundle=scorer.bundle, since_tick=None if made is None else made.active_tick)
+        return scorer
 
     async def refresh(self, now: int) -> None:
         """Read the decisions again, and load ahead what will be needed; never waits for a bundle.
