@@ -85,9 +85,9 @@ async def test_a_bundle_that_cannot_be_used_ends_the_worker_and_an_outage_does_n
 
 
 def test_a_worker_without_the_active_bundle_says_so_and_ends_with_2(
-    embedded_broker: Any, database: str, deploy: Callable[..., Deployment]
+    embedded_broker: Any, tmp_path: Path, deploy: Callable[..., Deployment]
 ) -> None:
-    deployment = deploy(embedded_broker.servers, database)
+    deployment = deploy(embedded_broker.servers, f"sqlite:///{tmp_path / 'salience.db'}")
     write(deployment.settings, lambda database: activate(database, OTHER, 1, "promote", 1))
     worker = deployment.worker()
     assert worker.process.wait(90) == 2
