@@ -1,6 +1,7 @@
 """What the tests of changing the bundle share: stubs under other names, and where they are opened."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -28,8 +29,8 @@ class NamedScorer(StubScorer):
     def heads(self, stream: str) -> tuple[str, ...]:
         return super().heads(stream) if self._has_heads else ()
 
-    def score(self, texts: Sequence[str], stream: str) -> list[Score]:
-        return [self._named(score) for score in super().score(texts, stream)]
+    def score(self, texts: Sequence[str], stream: str, *more: Any) -> list[Score]:
+        return [self._named(score) for score in super().score(texts, stream, *more)]
 
     def _named(self, score: Score) -> Score:
         if "sentiment" not in score.heads:

@@ -215,7 +215,8 @@ async def test_a_history_says_what_became_of_each_decision(desk: Desk, first: st
 
 async def test_a_bundle_is_stored_with_its_folder_and_its_embedding(desk: Desk, second: str) -> None:
     made = (await desk.promote(second)).made
-    assert made.bundle == Registered(identity(second), "second", second, identity(second))
+    embedding = bundles.embedding_identity(load_bundle(second))
+    assert made.bundle == Registered(identity(second), "second", second, embedding)
     assert made.active_tick == -(-(NOW + MINUTE) // TICK)
     (row,) = await rows(desk.database, bundles_table)
     assert (row["identity"], row["path"], row["registered_at"]) == (identity(second), second, NOW)

@@ -25,8 +25,8 @@ TEXTS = [f"shares rise {number}" for number in range(40)]
 class Sideways(NamedScorer):
     """Answers sentiment with one label, is unsure of each topic, and turns its vectors round."""
 
-    def score(self, texts: Sequence[str], stream: str) -> list[Score]:
-        return [self._turned(score) for score in super().score(texts, stream)]
+    def score(self, texts: Sequence[str], stream: str, *more: Any) -> list[Score]:
+        return [self._turned(score) for score in super().score(texts, stream, *more)]
 
     def _turned(self, score: Score) -> Score:
         heads = {**score.heads, "topic": replace(score.heads["topic"], decision="unsure")}
@@ -79,8 +79,8 @@ def test_the_cosine_is_the_mean_over_texts() -> None:
 
 def test_vectors_of_different_widths_have_no_cosine() -> None:
     class Narrow(StubScorer):
-        def score(self, texts: Sequence[str], stream: str) -> list[Score]:
-            return [replace(score, embedding=score.embedding[:8]) for score in super().score(texts, stream)]
+        def score(self, texts: Sequence[str], stream: str, *more: Any) -> list[Score]:
+            return [replace(score, embedding=score.embedding[:8]) for score in super().score(texts, stream, *more)]
 
     assert compare(StubScorer(), Narrow(), TEXTS, "news").cosine is None
 
@@ -126,7 +126,7 @@ def test_the_figures_are_those_of_scikit_learn() -> None:
 )
 def test_labels_that_cannot_be_are_refused_before_anything_is_scored(truth: Truth, told: str) -> None:
     class Never(StubScorer):
-        def score(self, texts: Sequence[str], stream: str) -> list[Score]:
+        def score(self, texts: Sequence[str], stream: str, *more: Any) -> list[Score]:
             raise AssertionError("scored")
 
     with pytest.raises(UsageError, match=told):
