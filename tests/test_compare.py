@@ -176,5 +176,5 @@ def test_bad_usage_gets_a_sentence(words: list[str], told: str, folder: Path) ->
 
 def test_comparing_loads_no_training_packages() -> None:
     code = "import sys, pipeline.commands.compare; print([n for n in ('torch', 'sklearn') if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
