@@ -10,30 +10,60 @@ import msgspec
 from models.text import require_known
 from schemas.errors import BundleError
 
-FORMAT = 1
+FORMAT = 2
 PACKAGED = "market-minilm"
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GRAPH = "model.onnx"
+SPAN_GRAPH = "spans.onnx"
 HEADS = "heads.safetensors"
+ADAPTERS = "adapters.safetensors"
+ENCODER = "encoder.safetensors"
+RECIPE = "recipe.json"
 METRICS = "metrics.json"
 CARD = "README.md"
-FILES = (TOKENIZER, GRAPH, HEADS, METRICS, CARD)
+TRAINED = "trained.npy"
+NOTICE = "NOTICE"
+FILES = (TOKENIZER, GRAPH, HEADS, RECIPE, METRICS, TRAINED, CARD)
 EMBEDDING = "embedding"
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+Kind = Literal["label", "entity", "span", "embedding"]
 
 
-class Head(msgspec.Struct, frozen=True):
-    """One head: its labels in the order of its logits, the streams it applies to, and its temperature.
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """One head: what it answers, for which streams, its layers, and what calibration found.
 
-    The head named `embedding` has no labels. Probabilities are softmax(logits / temperature).
+    `label` names one label of a text, `entity` finds spans of the types `labels`, `span` names one label of each
+    span that the head `spans` found, and `embedding` is the sentence vector. Probabilities are
+    softmax(logits / temperature). An answer less probable than `unsure_below` is none to act on; a text whose
+    familiarity (`models.interpret.familiarity`) is below `none_below` is none of the labels. `confusion` counts
+    calibration texts, [true label][found label], answers that are unsure included.
     """
 
     name: str
+    kind: Kind
     streams: tuple[str, ...]
     labels: tuple[str, ...] = ()
+    spans: str = ""
+    layer: int = 0
+    attention_width: int = 0
+    classifier_width: int = 0
     temperature: float = 1.0
+    unsure_below: float = 0.0
+    none_below: float | None = None
+    confusion: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def bank(self) -> str:
+        """Name of the file with the bank of vectors, where the head has one."""
+        return f"{self.name}.bank.npy"
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """BIO tags of an entity head, in the order of its logits."""
+        return ("O", *(f"{mark}-{label}" for label in self.labels for mark in "BI"))
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -43,16 +73,13 @@ class Base(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class HeadShape(msgspec.Struct, frozen=True):
-    """What every classification head looks like, so that its weights can be read again.
+class Tuned(msgspec.Struct, frozen=True):
+    """How the encoder departs from its base: not at all, by adapters, or in full."""
 
-    `layer` is the encoder layer (from 1, 0 being the word embeddings) whose token states the heads read;
-    the widths are those of the hidden layers that judge a token and that classify the pooled vector.
-    """
-
-    layer: int
-    attention_width: int
-    classifier_width: int
+    tuning: Literal["frozen", "lora", "full"] = "frozen"
+    rank: int = 0
+    alpha: float = 0.0
+    layers: tuple[int, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,13 +89,22 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     heads: tuple[Head, ...]
     base: Base
+    tuned: Tuned = Tuned()
     precision: Precision
     max_length: int
     normalisation: tuple[str, ...]
-    shape: HeadShape
+    languages: tuple[str, ...] = ("en",)
     created_from: dict[str, Any]
     versions: dict[str, str]
     files: dict[str, str] = {}
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Files without which the bundle is not whole."""
+        spans = (SPAN_GRAPH,) if any(head.kind == "span" for head in self.heads) else ()
+        banks = tuple(head.bank for head in self.heads if head.none_below is not None)
+        weights = {"frozen": (), "lora": (ADAPTERS,), "full": (ENCODER,)}[self.tuned.tuning]
+        return (*FILES, *spans, *banks, *weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +115,28 @@ class Bundle:
     manifest: Manifest
     identity: str
 
-    def heads(self, stream: str) -> tuple[str, ...]:
-        """Names of the classification heads that apply to a stream."""
-        return tuple(h.name for h in self.manifest.heads if h.labels and stream in h.streams)
+    def labels(self, stream: str) -> dict[str, tuple[str, ...]]:
+        """Labels of each head that answers for a stream's texts, in head order; of an entity head its types."""
+        return {
+            head.name: head.labels
+            for head in self.manifest.heads
+            if head.kind in ("label", "entity") and stream in head.streams
+        }
+
+    def answering(self, stream: str) -> tuple[str, ...]:
+        """Names of all heads of a stream, those for spans and the embedding included."""
+        return tuple(head.name for head in self.manifest.heads if stream in head.streams)
+
+    def head(self, name: str) -> Head:
+        """A head by its name."""
+        return next(head for head in self.manifest.heads if head.name == name)
+
+    @property
+    def embedding(self) -> str:
+        """Decides whether two sentence vectors can be compared: the encoder, not the heads or the precision."""
+        files = self.manifest.files
+        parts = (self.manifest.base.sha256, files.get(ADAPTERS, ""), files.get(ENCODER, ""))
+        return hashlib.sha256(" ".join((*parts, *self.manifest.normalisation)).encode()).hexdigest()[:12]
 
     def embeds(self, stream: str) -> bool:
         """Whether texts of this stream get a sentence vector."""
@@ -98,7 +153,7 @@ def find_bundle(bundle: str) -> Path:
     if not (path / MANIFEST).is_file():
         raise BundleError(
             f"There is no model bundle at {path} (looked for {MANIFEST}); give the folder that "
-            "`python -m models.train` or `salience model export` wrote, or leave the setting empty "
+            "`salience model train` or `salience model export` wrote, or leave the setting empty "
             "for the bundle that comes with Salience."
         )
     return path
@@ -117,7 +172,7 @@ def load_bundle(bundle: str = "") -> Bundle:
     raw = (path / MANIFEST).read_bytes()
     manifest = _parse(raw, path / MANIFEST)
     require_known(manifest.normalisation, str(path / MANIFEST))
-    for name in FILES:
+    for name in {**dict.fromkeys(manifest.required), **manifest.files}:
         _check_file(path / name, manifest.files.get(name))
     return Bundle(path, manifest, f"{manifest.name}@{hashlib.sha256(raw).hexdigest()[:12]}")
 
@@ -130,7 +185,7 @@ def info(bundle: str = "") -> dict[str, Any]:
     """
     loaded = load_bundle(bundle)
     facts: dict[str, Any] = msgspec.to_builtins(loaded.manifest)
-    sizes = {name: (loaded.path / name).stat().st_size for name in (*FILES, MANIFEST)}
+    sizes = {name: (loaded.path / name).stat().st_size for name in (*loaded.manifest.files, MANIFEST)}
     metrics = msgspec.json.decode((loaded.path / METRICS).read_bytes())
     return {
         "identity": loaded.identity,
@@ -142,8 +197,9 @@ def info(bundle: str = "") -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Hash the bundle's files, which must all be there, and write the manifest that seals them."""
-    sealed = msgspec.structs.replace(manifest, files={name: sha256(folder / name) for name in FILES})
+    """Hash the files of the folder and write the manifest that seals them."""
+    files = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+    sealed = msgspec.structs.replace(manifest, files={name: sha256(folder / name) for name in files})
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=2) + b"\n")
 
 

@@ -1,4 +1,4 @@
-"""Builds the ONNX file of a bundle from its base and its heads, and writes the bundle once it is right."""
+"""Builds the ONNX files of a bundle from its base and its heads, and writes the bundle once it is right."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,100 +8,127 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
+from torch import Tensor
 
 from models.base import base_folder, load_encoder
 from models.bundle import (
-    CARD,
+    ADAPTERS,
+    ENCODER,
     GRAPH,
     HEADS,
-    METRICS,
+    PRECISIONS,
+    SPAN_GRAPH,
     TOKENIZER,
     Bundle,
+    Head,
     Manifest,
     Precision,
+    Tuned,
     load_bundle,
     write_manifest,
 )
-from models.graph import write_graph
+from models.graph import write_graphs
+from models.graphs import Graphs
 from models.network import Network
-from models.parity import Parity, agreement, graph_outputs, network_outputs, require_parity
-from models.probe import PROBES
+from models.parity import Parity, agreement, joined, outputs_of, require_parity
+from models.probe import PROBES, QUESTIONS
+from models.runner import NetworkRunner
 from models.tokens import TextTokenizer
+from models.tune import adapters, learning, load_adapters
 from schemas.errors import BundleError, UsageError
 
-_LIBRARIES = ("salience", "torch", "transformers", "tokenizers", "onnx", "onnxruntime")
+_LIBRARIES = ("salience", "torch", "transformers", "peft", "tokenizers", "onnx", "onnxruntime")
 
 
 def export(bundle: str, precision: Precision, out: Path) -> Parity:
-    """Write the bundle in another precision: the same base, heads, tokenizer, figures and card.
+    """Write the bundle in another precision: the same base, weights, tokenizer, figures and card.
 
     Args:
         bundle: a bundle's folder, or "" for the packaged one.
-        precision: "fp32" or "int8".
+        precision: "fp32", "fp16" or "int8".
         out: the new bundle's folder, which must not exist or be empty.
 
     Returns:
-        How far the new graph agrees with the network.
+        How far the new graphs agree with the network.
 
     Raises:
-        BundleError: the bundle or its base is not usable, or the new graph strays too far; nothing is written.
+        BundleError: the bundle or its base is not usable, or the new graphs stray too far; nothing is written.
         UsageError: the precision is unknown, or `out` holds files.
     """
-    if precision not in ("fp32", "int8"):
-        raise UsageError(f"The precision {precision!r} is unknown; use fp32 or int8.")
+    if precision not in PRECISIONS:
+        raise UsageError(f"The precision {precision!r} is unknown; use {', '.join(PRECISIONS)}.")
     require_empty(out)
     source = load_bundle(bundle)
     with TemporaryDirectory() as scratch:
-        graph = Path(scratch) / GRAPH
         tokenizer = TextTokenizer(source.path / TOKENIZER, source.manifest.max_length)
-        parity = checked_graph(load_network(source), precision, tokenizer, graph)
+        network = load_network(source)
+        graphs, parity = checked_graphs(network, source.manifest.heads, precision, tokenizer, Path(scratch))
         made = {**source.manifest.created_from, "bundle": source.identity, "parity": asdict(parity)}
         manifest = msgspec.structs.replace(
             source.manifest, precision=precision, created_from=made, versions=library_versions()
         )
-        kept = {name: source.path / name for name in (TOKENIZER, HEADS, METRICS, CARD)}
-        assemble(out, manifest, {**kept, GRAPH: graph})
+        kept = {name: source.path / name for name in source.manifest.files if name not in (GRAPH, SPAN_GRAPH)}
+        assemble(out, manifest, {**kept, **graphs})
     return parity
 
 
 def load_network(bundle: Bundle) -> Network:
-    """The network of a bundle in fp32: its base, which must be the one pinned, under its heads.
+    """The network of a bundle in fp32: its base, which must be the one pinned, as it was tuned, under its heads.
 
     Raises:
-        BundleError: the base is another one, or the heads do not fit the manifest.
+        BundleError: the base is another one, or the weights do not fit the manifest.
     """
     manifest = bundle.manifest
     encoder = load_encoder(base_folder(manifest.base.name, manifest.base.sha256))
-    labels = {head.name: len(head.labels) for head in manifest.heads if head.labels}
-    network = Network(encoder, labels, manifest.shape)
     try:
-        network.heads.load_state_dict(load_file(bundle.path / HEADS))
+        if manifest.tuned.tuning == "lora":
+            encoder = load_adapters(encoder, manifest.tuned, bundle.path / ADAPTERS)
+        elif manifest.tuned.tuning == "full":
+            changed = encoder.load_state_dict(_floats(bundle.path / ENCODER), strict=False)
+            if changed.unexpected_keys:
+                raise RuntimeError(f"{changed.unexpected_keys[0]} is no weight of the base")
+        network = Network(encoder, manifest.heads)
+        network.heads.load_state_dict(_floats(bundle.path / HEADS))
     except (RuntimeError, SafetensorError) as error:
         raise BundleError(
-            f"The weights in {bundle.path / HEADS} do not fit the heads that the manifest lists: {error}; "
+            f"The weights in {bundle.path} do not fit what the manifest says of encoder and heads: {error}; "
             "train the bundle anew."
         ) from error
     return network.eval()
 
 
-def checked_graph(
-    network: Network,
-    precision: Precision,
-    tokenizer: TextTokenizer,
-    path: Path,
-    texts: Sequence[str] = PROBES,
-) -> Parity:
-    """Write a graph and compare it with its network.
+def weights_of(network: Network, tuned: Tuned) -> dict[str, bytes]:
+    """The files of weights beside the graphs, in half precision: heads, and what the encoder learned."""
+    files = {HEADS: save(_halves(network.heads.state_dict()))}
+    if tuned.tuning == "lora":
+        files[ADAPTERS] = save(_halves(adapters(network.encoder)))
+    elif tuned.tuning == "full":
+        files[ENCODER] = save(_halves(learning(network.encoder)))
+    return files
+
+
+def checked_graphs(
+    network: Network, heads: Sequence[Head], precision: Precision, tokenizer: TextTokenizer, folder: Path
+) -> tuple[dict[str, Path], Parity]:
+    """Write the graphs, by file name, and compare them with their network over texts of our own.
 
     Raises:
         BundleError: they agree too little.
     """
-    write_graph(network, precision, path)
-    parity = agreement(network_outputs(network, tokenizer, texts), graph_outputs(path, tokenizer, texts))
-    require_parity(parity, precision)
-    return parity
+    files = write_graphs(network, precision, folder)
+    runners = (NetworkRunner(network), Graphs(files[GRAPH], files.get(SPAN_GRAPH), "cpu", threads=0))
+
+    def compared(texts: Sequence[str]) -> Parity:
+        exact, found = (outputs_of(runner, network, tokenizer, texts) for runner in runners)
+        return agreement(exact, found, len(texts))
+
+    chat_heads = [head.name for head in heads if head.streams == ("chat",)]
+    parity = joined(compared(PROBES), compared(QUESTIONS), chat_heads)
+    require_parity(parity, precision, network.of_spans)
+    return files, parity
 
 
 def assemble(out: Path, manifest: Manifest, parts: Mapping[str, Path | bytes]) -> None:
@@ -139,3 +166,11 @@ def require_empty(out: Path) -> None:
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that a bundle's figures depend on."""
     return {name: version(name) for name in _LIBRARIES}
+
+
+def _halves(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in weights.items()}
+
+
+def _floats(path: Path) -> dict[str, Tensor]:
+    return {name: value.float() for name, value in load_file(path).items()}

@@ -1,160 +1,290 @@
-"""Trains one head on the states of a frozen encoder, which are computed once. N texts, T tokens, D wide."""
+"""The training loop: mixed batches, warm-up and decay, early stopping, and a checkpoint to go on from."""
 
-import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
-from sklearn.metrics import f1_score
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
-from torch.optim.lr_scheduler import OneCycleLR
 
-from models.bundle import HeadShape
-from models.network import AttentionHead, Network
+from models.corpus import Corpus, gather
+from models.frozen import FrozenStates
+from models.losses import Losses, named_outputs
+from models.mixing import plan
+from models.network import Network
+from models.predict import answers, headline
+from models.recipe import Recipe
+from models.runner import NetworkRunner
 from models.tokens import TextTokenizer
+from models.tune import learning
+from schemas.errors import TrainingError
 
-ENCODE_TOKENS = 4096  # padded tokens a batch
+CHECKPOINT = "checkpoint.pt"
+LOG = "metrics.jsonl"
+# Seconds between two checkpoints within an epoch: what a kill costs at most.
+CHECKPOINT_SECONDS = 120.0
+# Batches between two lines of the log.
+LOG_BATCHES = 50
 
-
-@dataclass(frozen=True, slots=True)
-class States:
-    """Token states of N texts, each [T, D] in half precision on the CPU, and the mask of word tokens, each [T]."""
-
-    tokens: list[Tensor]
-    words: list[Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a head is trained: AdamW (Loshchilov and Hutter 2019), one cycle (Smith 2018), early stopping.
-
-    `class_weight` is the power of (mean label count / label count) that weighs the loss: 0 weighs all texts
-    alike, 1 all labels alike. `patience` counts epochs without a better macro-F1 on validation.
-    """
-
-    shape: HeadShape
-    dropout: float = 0.3
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.01
-    class_weight: float = 0.0
-    batch_texts: int = 64
-    epochs: int = 8
-    patience: int = 4
-    seed: int = 0
+State = dict[str, Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """A trained head, the recipe that made it, and its best epoch (from 1) by macro-F1 on validation."""
+@dataclass(slots=True)
+class Progress:
+    """How far a run is; a checkpoint holds it. `figures` are those of validation by epoch, from 1."""
 
-    head: AttentionHead
-    recipe: Recipe
-    epoch: int
-    validation_macro_f1: float
-
-
-def encode(network: Network, tokenizer: TextTokenizer, texts: Sequence[str]) -> States:
-    """Token states that heads read, of normalised texts, computed on the network's device."""
-    device = next(network.parameters()).device
-    tokens: list[Tensor] = [torch.empty(0)] * len(texts)
-    words: list[Tensor] = list(tokens)
-    for batch in tokenizer.batches(texts, ENCODE_TOKENS):
-        attention = torch.from_numpy(batch.attention_mask).to(device)  # [B, T]
-        with torch.inference_mode():
-            states, _ = network.encode(torch.from_numpy(batch.input_ids).to(device), attention)  # [B, T, D]
-        for row, position in enumerate(batch.positions.tolist()):
-            length = int(batch.attention_mask[row].sum())
-            tokens[position] = states[row, :length].to("cpu", torch.float16, copy=True)
-            words[position] = torch.from_numpy(batch.word_mask[row, :length])
-    return States(tokens, words)
+    epoch: int = 0
+    batch: int = 0
+    texts: int = 0
+    seconds: float = 0.0
+    best_epoch: int = 0
+    best: float = -1.0
+    figures: list[dict[str, float]] = field(default_factory=list)
 
 
-def fit_best(
-    train: tuple[States, Sequence[int]],
-    validation: tuple[States, Sequence[int]],
-    labels: int,
-    recipes: Sequence[Recipe],
-    device: torch.device,
-) -> Fitted:
-    """Train a head by each recipe and keep the one with the best macro-F1 on validation."""
-    fitted = [fit(train, validation, labels, recipe, device) for recipe in recipes]
-    return max(fitted, key=lambda each: each.validation_macro_f1)
+Report = Callable[[str, Progress, int, int], None]
 
 
 def fit(
-    train: tuple[States, Sequence[int]],
-    validation: tuple[States, Sequence[int]],
-    labels: int,
+    network: Network,
     recipe: Recipe,
-    device: torch.device,
-) -> Fitted:
-    """Train one head, and keep its weights of the best epoch on validation.
+    train: Corpus,
+    validation: Corpus,
+    tokenizer: TextTokenizer,
+    folder: Path,
+    report: Report = lambda *_: None,
+    keep: bool = False,
+) -> Progress:
+    """Train what of the network learns, and leave it with the weights of its best epoch on validation.
+
+    With `keep` the weights that it begins with are a candidate, too, as epoch 0.
 
     Args:
-        train, validation: states and the number of the label of each text.
-        labels: number of labels.
-        recipe: how; its seed decides initial weights, order and dropout.
-        device: where to train.
+        folder: takes the log and the checkpoint; a checkpoint that lies there is gone on from.
+        report: called with a line, the progress, and the batch and number of batches of this epoch.
+
+    Raises:
+        TrainingError: a loss is not a number, or the checkpoint is of another run.
     """
-    states, numbers = train
-    torch.manual_seed(recipe.seed)
-    width = states.tokens[0].shape[1]
-    head = AttentionHead(width, labels, recipe.shape, recipe.dropout).to(device)
-    optimizer = torch.optim.AdamW(head.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    steps = recipe.epochs * -(-len(numbers) // recipe.batch_texts)
-    schedule = OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.1)
-    weight = label_weights(numbers, labels, recipe.class_weight).to(device)  # [L]
-    loss_of = nn.CrossEntropyLoss(weight=weight)
-    target = torch.tensor(numbers, device=device)  # [N]
-    best = Fitted(head, recipe, 0, -1.0)
-    for epoch in range(1, recipe.epochs + 1):
-        head.train()
-        for chosen in shuffled(states, recipe.batch_texts):
-            logits, _ = head(*padded(states, chosen, device))  # [B, L]
-            loss = loss_of(logits, target[chosen])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-        found = predict(head, validation[0], device).argmax(dim=1)  # [N]
-        macro = float(f1_score(validation[1], found.numpy(), average="macro"))
-        if macro > best.validation_macro_f1:
-            best = replace(best, head=copy.deepcopy(head), epoch=epoch, validation_macro_f1=macro)
-        elif epoch - best.epoch >= recipe.patience:
-            break
-    return best
+    run = _Run(network, recipe, train, tokenizer, folder)
+    run.restore()
+    progress = run.progress
+    if keep and not progress.epoch and not progress.batch:
+        run.consider(headline(answers(NetworkRunner(network), validation, recipe, tokenizer), validation, recipe))
+    while progress.epoch < recipe.training.epochs and not run.has_stalled():
+        run.epoch(report)
+        figures = headline(answers(NetworkRunner(network), validation, recipe, tokenizer), validation, recipe)
+        run.judge(figures)
+        report("validation " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()), progress, 1, 1)
+    run.restore_best()
+    return progress
 
 
-def predict(head: AttentionHead, states: States, device: torch.device) -> Tensor:
-    """Logits [N, L] in fp32 on the CPU, texts in order."""
-    head.eval()
-    order = sorted(range(len(states.tokens)), key=lambda position: len(states.tokens[position]))
-    parts: list[Tensor] = []
-    with torch.inference_mode():
-        for start in range(0, len(order), 256):
-            parts.append(head(*padded(states, order[start : start + 256], device))[0].cpu())
-    logits = torch.cat(parts)  # [N, L]
-    return logits[torch.tensor(order).argsort()]
+class _Run:
+    """One run of training; everything that a checkpoint must hold."""
+
+    def __init__(
+        self, network: Network, recipe: Recipe, train: Corpus, tokenizer: TextTokenizer, folder: Path
+    ) -> None:
+        self._network = network
+        self._recipe = recipe
+        self._train = train
+        self._tokenizer = tokenizer
+        self._folder = folder
+        self._device = next(network.parameters()).device
+        self._losses = Losses(recipe, label_counts(train, recipe), self._device)
+        self._weights = learning(network)
+        self._plans = [
+            plan(train.lengths, train.files, recipe.training, epoch) for epoch in range(recipe.training.epochs)
+        ]
+        self._optimizer, self._schedule = self._optimization()
+        frozen = recipe.encoder.tuning == "frozen"
+        self._frozen = FrozenStates(network, train, tokenizer) if frozen else None
+        self._best: State = {}
+        self._saved = time.monotonic()
+        self.progress = Progress()
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(recipe.training.seed)
+
+    def epoch(self, report: Report) -> None:
+        """Train to the end of the current epoch."""
+        progress = self.progress
+        batches = self._plans[progress.epoch]
+        recent: defaultdict[str, list[float]] = defaultdict(list)
+        while progress.batch < len(batches):
+            started = time.monotonic()
+            positions = batches[progress.batch]
+            losses = self._step(positions)
+            progress.batch += 1
+            progress.texts += len(positions)
+            progress.seconds += time.monotonic() - started
+            for name, loss in losses.items():
+                recent[name].append(loss)
+            if progress.batch % LOG_BATCHES == 0 or progress.batch == len(batches):
+                means = {name: round(sum(each) / len(each), 4) for name, each in recent.items()}
+                rate = self._schedule.get_last_lr()[0]
+                self._log({"epoch": progress.epoch + 1, "batch": progress.batch, "loss": means, "rate": rate})
+                line = "loss " + "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+                report(line, progress, progress.batch, len(batches))
+                recent.clear()
+            if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+                self.save()
+
+    def judge(self, figures: dict[str, float]) -> None:
+        """Close an epoch: keep its weights if its figures are the best so far."""
+        progress = self.progress
+        progress.figures.append(figures)
+        progress.epoch += 1
+        progress.batch = 0
+        self._log({"epoch": progress.epoch, "validation": figures, "seconds": round(progress.seconds, 1)})
+        self.consider(figures)
+        self.save()
+
+    def consider(self, figures: dict[str, float]) -> None:
+        """Keep the weights as they are now if these figures are the best so far."""
+        progress = self.progress
+        taught = {head.name for head in self._recipe.heads if head.kind != "embedding"}
+        counted = [value for name, value in figures.items() if name in taught] or list(figures.values())
+        mean = sum(counted) / max(1, len(counted))
+        if mean > progress.best:
+            progress.best, progress.best_epoch = mean, progress.epoch
+            self._best = {name: weight.detach().cpu().clone() for name, weight in self._weights.items()}
+
+    def has_stalled(self) -> bool:
+        """Whether the last epochs brought nothing better."""
+        return self.progress.epoch - self.progress.best_epoch >= self._recipe.training.patience
+
+    def restore_best(self) -> None:
+        """Give the network the weights of its best epoch."""
+        with torch.no_grad():
+            for name, weight in self._best.items():
+                self._weights[name].copy_(weight)
+
+    def save(self) -> None:
+        """Write the checkpoint beside the old one, then take its place."""
+        state = {
+            "recipe": fingerprint(self._recipe),
+            "texts": self._train.digest,
+            "progress": asdict(self.progress),
+            "weights": {name: weight.detach().cpu() for name, weight in self._weights.items()},
+            "best": self._best,
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        scratch = self._folder / f"{CHECKPOINT}.new"
+        torch.save(state, scratch)
+        scratch.replace(self._folder / CHECKPOINT)
+        self._saved = time.monotonic()
+
+    def restore(self) -> None:
+        """Go on from a checkpoint, where there is one.
+
+        Raises:
+            TrainingError: it is of another recipe, or of other texts.
+        """
+        path = self._folder / CHECKPOINT
+        if not path.is_file():
+            return
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        if state["recipe"] != fingerprint(self._recipe):
+            raise TrainingError(
+                f"{path} is the checkpoint of another recipe; give back the recipe that made it, or remove "
+                f"{self._folder} to begin anew."
+            )
+        if state["texts"] != self._train.digest:
+            raise TrainingError(
+                f"{path} is the checkpoint of a run on other texts; give back the data that made it, or remove "
+                f"{self._folder} to begin anew."
+            )
+        self.progress = Progress(**state["progress"])
+        with torch.no_grad():
+            for name, weight in state["weights"].items():
+                self._weights[name].copy_(weight)
+        self._best = state["best"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["random"])
+
+    def _step(self, positions: Any) -> dict[str, float]:
+        options = self._recipe.training
+        self._network.train()
+        if not self._recipe.encoder.dropout:
+            # The encoder's own dropout costs a third of the time on a CPU.
+            self._network.encoder.eval()
+        batch, inputs = gather(self._train, positions, self._tokenizer, self._device)
+        vectors = self._train.vectors
+        base = None if vectors is None else torch.from_numpy(vectors[positions]).float().to(self._device)
+        if self._frozen is None:
+            outputs = named_outputs(self._network, self._network(*inputs))
+        else:
+            outputs = named_outputs(self._network, self._network.read(self._frozen.layers(positions), *inputs[1:]))
+        targets = [self._train.targets[position] for position in positions]
+        losses = self._losses(self._network, outputs, batch, targets, base)
+        total = torch.stack(list(losses.values())).sum()
+        if not math.isfinite(float(total.detach())):
+            raise TrainingError(
+                f"The loss of epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}, is not a number; "
+                f"lower learning_rate ({options.learning_rate}) or head_learning_rate "
+                f"({options.head_learning_rate}), or look for rows that are no text."
+            )
+        self._optimizer.zero_grad()
+        torch.autograd.backward(total)
+        nn.utils.clip_grad_norm_(list(self._weights.values()), options.clip)
+        self._optimizer.step()
+        self._schedule.step()
+        return {name: float(loss.detach()) for name, loss in losses.items()}
+
+    def _optimization(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        options = self._recipe.training
+        # Biases and norms have one dimension; pulling them to zero helps nothing.
+        groups = []
+        for heads, rate in ((False, options.learning_rate), (True, options.head_learning_rate)):
+            mine = [weight for name, weight in self._weights.items() if name.startswith("heads.") == heads]
+            for decays in (True, False):
+                part = [weight for weight in mine if (weight.ndim > 1) == decays]
+                decay = options.weight_decay if decays else 0.0
+                groups += [{"params": part, "lr": rate, "weight_decay": decay}] if part else []
+        optimizer = torch.optim.AdamW(groups)
+        steps = sum(map(len, self._plans))
+        warm = max(1, int(options.warm_up * steps))
+        # Down to a hundredth: an epoch at rate zero would teach nothing.
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / warm, max(0.01, (steps - step) / max(1, steps - warm)))
+        )
+        return optimizer, schedule
+
+    def _log(self, line: dict[str, Any]) -> None:
+        with (self._folder / LOG).open("ab") as log:
+            log.write(msgspec.json.encode(line) + b"\n")
 
 
-def label_weights(numbers: Sequence[int], labels: int, power: float) -> Tensor:
-    """Weight of each label [L]; a label without texts weighs as one that has a single text."""
-    counts = torch.bincount(torch.tensor(numbers), minlength=labels).clamp(min=1).float()  # [L]
-    return (counts.mean() / counts) ** power
+def label_counts(corpus: Corpus, recipe: Recipe) -> dict[str, list[int]]:
+    """How often each label stands in the corpus, by head of kind label or span."""
+    found: dict[str, Counter[int]] = {
+        head.name: Counter() for head in recipe.heads if head.kind in ("label", "span")
+    }
+    for target in corpus.targets:
+        for name, label in target.labels.items():
+            found[name][label] += 1
+        if target.judging:
+            found[target.judging].update(span[2] for span in target.spans)
+    return {
+        name: [counts[number] for number in range(len(recipe.head(name).labels))] for name, counts in found.items()
+    }
 
 
-def shuffled(states: States, batch_texts: int) -> Iterator[list[int]]:
-    """Positions of all texts in random batches of about equal lengths, so that little is padding."""
-    noise = torch.rand(len(states.tokens)) * 8.0  # tokens
-    lengths = torch.tensor([float(len(each)) for each in states.tokens]) + noise
-    batches = torch.split(lengths.argsort(), batch_texts)
-    for number in torch.randperm(len(batches)).tolist():
-        yield batches[number].tolist()
-
-
-def padded(states: States, chosen: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """States [B, T, D] in fp32 and word mask [B, T] of the chosen texts."""
-    tokens = pad_sequence([states.tokens[position] for position in chosen], batch_first=True)
-    words = pad_sequence([states.words[position] for position in chosen], batch_first=True)
-    return tokens.to(device).float(), words.to(device)
+def fingerprint(recipe: Recipe) -> str:
+    """What a checkpoint must have been made by: all of a recipe that training asks about."""
+    heads = tuple(msgspec.structs.replace(head, streams=(), precision=0.0, none="") for head in recipe.heads)
+    training = msgspec.structs.replace(recipe.training, patience=1, refit_epochs=0)
+    kept = msgspec.structs.replace(
+        recipe, heads=heads, training=training, limits=(), languages=(), ships=False, benchmark=None
+    )
+    return hashlib.sha256(msgspec.json.encode(kept)).hexdigest()

@@ -1,4 +1,4 @@
-"""Texts of our own on which an exported graph is compared with the network it came from."""
+"""Texts of our own on which an exported graph is compared with the network it came from: news, and questions."""
 
 PROBES = (
     "Beyond Meat shares fall 12% after the company cuts its outlook for the year",
@@ -33,4 +33,40 @@ PROBES = (
     "I was charged twice for the same order and nobody replies",
     "Ok",
     "...",
+)
+
+# For heads that read chat only: what a headline asks of a desk for bank cards is noise.
+QUESTIONS = (
+    "My new card has not come in the post yet, how long does that take?",
+    "I was charged twice for the same coffee this morning",
+    "How do I change the PIN of my card?",
+    "The cash machine kept my card, what now?",
+    "Why was my transfer declined?",
+    "Which currencies can I keep in my account?",
+    "What rate do you give me for dollars?",
+    "I forgot the code that opens the app",
+    "Please close my account",
+    "There is a payment here that I never made",
+    "I lost my phone, can somebody get at my money?",
+    "How can I add money by bank transfer?",
+    "My top-up went back to the other bank",
+    "Is there a fee for taking out cash abroad?",
+    "I want a second card for my partner",
+    "The machine gave me less than I asked for",
+    "How old must my children be to have an account?",
+    "Can I use my card with my watch?",
+    "My card was stolen on the train",
+    "Why must I prove who I am?",
+    "My refund does not show up",
+    "I moved, how do I give you my new address?",
+    "How do I turn on the card that came today?",
+    "My card expires next month",
+    "Are there limits on how much I can add in a day?",
+    "The recipient says that the money never arrived",
+    "I would like my salary paid into this account",
+    "Contactless does not work any more",
+    "Can I get a card that exists only online?",
+    "Please cancel the transfer I made an hour ago",
+    "What is this extra pound on my statement?",
+    "Do you take American Express for top-ups?",
 )

@@ -14,13 +14,18 @@ class Scorer(Protocol):
         """Identity of what scores: the bundle's name and the first 12 digits of its hash."""
 
     def heads(self, stream: str) -> tuple[str, ...]:
-        """Names of the heads that apply to a stream, embedding left out."""
+        """Names of the heads that answer for a stream's texts."""
 
     def labels(self, stream: str) -> dict[str, tuple[str, ...]]:
-        """Labels of each head that applies to a stream, in head order."""
+        """Labels of each head that answers for a stream's texts, in head order."""
 
-    def score(self, texts: Sequence[str], stream: str) -> list[Score]:
+    def score(
+        self, texts: Sequence[str], stream: str, languages: Sequence[str | None] | None = None
+    ) -> list[Score]:
         """Score texts in the order given, through one encoder pass each.
+
+        Args:
+            languages: of each text as its event gives it (BCP 47), None where it is to be found out.
 
         Raises:
             ScoringError: a text cannot be scored; the caller bisects.

@@ -48,8 +48,10 @@ class StubScorer:
         """Labels of the heads of a stream."""
         return {name: _LABELS[name] for name in self.heads(stream)}
 
-    def score(self, texts: Sequence[str], stream: str) -> list[Score]:
-        """Score texts in the order given.
+    def score(
+        self, texts: Sequence[str], stream: str, languages: Sequence[str | None] | None = None
+    ) -> list[Score]:
+        """Score texts in the order given; the stub reads every language.
 
         Raises:
             ScoringError: a text contains what this stub was told to refuse; names its position, not its text.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from models.text import word_shape
 from schemas.errors import BundleError, ScoringError
 
 # A megabyte of text is not tokenised for the sake of its first few hundred words: 64 characters a token
@@ -33,13 +34,39 @@ class Batch:
     word_numbers: NDArray[np.int32]  # [B, T]
 
 
-def feed(batch: Batch) -> dict[str, NDArray[np.int64]]:
-    """The inputs of the graph, by name, each [B, T]."""
-    return {
+def feed(batch: Batch, names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """The inputs that a graph names, each [B, T]; shapes of words are worked out only where it reads them."""
+    inputs = {
         "input_ids": batch.input_ids,
         "attention_mask": batch.attention_mask,
         "word_mask": batch.word_mask,
     }
+    return {name: word_shapes(batch) if name == "word_shapes" else inputs[name] for name in names}
+
+
+def word_shapes(batch: Batch) -> NDArray[np.int64]:
+    """The shape of the word that each token is a piece of (`models.text.word_shape`), 0 outside words: [B, T]."""
+    shapes = np.zeros_like(batch.input_ids)
+    for row, (text, encoding) in enumerate(zip(batch.texts, batch.encodings, strict=True)):
+        spans = words_of(encoding)
+        found = [word_shape(text[start:end], start > 0 and text[start - 1] != " ") for start, end in spans]
+        numbers = batch.word_numbers[row]
+        worded = numbers >= 0
+        shapes[row, worded] = np.array([0, *found])[numbers[worded] + 1]
+    return shapes
+
+
+def words_of(encoding: Encoding) -> list[tuple[int, int]]:
+    """Where each word lies in its text, [start, end) in characters, in order."""
+    spans: list[tuple[int, int]] = []
+    for number, (start, end) in zip(encoding.word_ids, encoding.offsets, strict=True):
+        if number is None:
+            continue
+        if number == len(spans):
+            spans.append((start, end))
+        else:
+            spans[number] = (spans[number][0], end)
+    return spans
 
 
 class TextTokenizer:
@@ -66,6 +93,12 @@ class TextTokenizer:
         padding = self._tokenizer.token_to_id("[PAD]")
         self._padding = self._tokenizer.token_to_id("<pad>") if padding is None else padding
 
+    @property
+    def mask(self) -> int | None:
+        """The number of the token that stands for a hidden word; None where the base knows none."""
+        found = self._tokenizer.token_to_id("[MASK]")
+        return self._tokenizer.token_to_id("<mask>") if found is None else found
+
     def batches(self, texts: Sequence[str], batch_tokens: int) -> list[Batch]:
         """Tokenise, sort by length and cut so that rows times longest row stays within `batch_tokens`.
 
@@ -76,20 +109,29 @@ class TextTokenizer:
         """
         if not texts:
             return []
+        encodings = self.encode(texts)
+        lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
+        order = np.argsort(lengths, kind="stable")
+        cuts = cut_by_padded_tokens(lengths[order], batch_tokens)
+        return [self.collate(texts, encodings, order[start:stop]) for start, stop in cuts]
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """Tokenise and truncate.
+
+        Raises:
+            ScoringError: a text cannot be encoded (lone surrogates).
+        """
         try:
-            encodings = self._tokenizer.encode_batch([text[: self._characters] for text in texts])
+            return self._tokenizer.encode_batch([text[: self._characters] for text in texts])
         except (TypeError, ValueError) as error:
             raise ScoringError(
                 f"The tokenizer refuses one of {len(texts)} texts ({error}); replace what is not Unicode."
             ) from error
-        lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
-        order = np.argsort(lengths, kind="stable")
-        cuts = cut_by_padded_tokens(lengths[order], batch_tokens)
-        return [self._batch(texts, encodings, order[start:stop]) for start, stop in cuts]
 
-    def _batch(self, texts: Sequence[str], encodings: list[Encoding], positions: NDArray[np.int64]) -> Batch:
+    def collate(self, texts: Sequence[str], encodings: Sequence[Encoding], positions: NDArray[np.int64]) -> Batch:
+        """The texts at `positions` as one padded batch."""
         chosen = [encodings[position] for position in positions]
-        shape = (len(chosen), max(len(chosen[-1]), 1))
+        shape = (len(chosen), max(1, max(map(len, chosen))))
         ids = np.full(shape, self._padding or 0, np.int64)
         attention = np.zeros(shape, np.int64)
         words = np.full(shape, -1, np.int32)

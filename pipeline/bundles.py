@@ -72,8 +72,8 @@ class History(Struct, frozen=True):
 
 
 def embedding_identity(bundle: Bundle) -> str:
-    """What decides whether vectors of two bundles can be compared: for now they must be of the same bundle."""
-    return bundle.identity
+    """What decides whether vectors of two bundles can be compared."""
+    return bundle.embedding
 
 
 def look(path: str) -> Candidate:

@@ -1,5 +1,6 @@
 """The one place where the parts are put together; a worker, a back-fill, the demo and the tests all call it."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -12,6 +13,8 @@ from pipeline.dead_share import DeadShare
 from pipeline.decode import Decoder
 from pipeline.deliver import Outlet
 from pipeline.flow import Flow
+from pipeline.gazetteer.match import load_gazetteer
+from pipeline.gazetteer.mentions import Mentions
 from pipeline.lane import Lane
 from pipeline.observe import Observer
 from pipeline.react.alerts import MatchAlerts
@@ -38,6 +41,7 @@ class Pipeline:
         active: ActiveBundle,
         rules: RuleSet,
         clock: Now,
+        mentions: Mentions | None = None,
     ) -> None:
         self.settings = settings
         self.database = database
@@ -48,7 +52,7 @@ class Pipeline:
         self.caution = Caution(database, settings.database.outage_deadline, clock, self.observer)
         self._now = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._scoring = Scoring(active, database, self._thread)
+        self._scoring = Scoring(active, database, self._thread, mentions)
         self._store = ChunkStore(database, instance)
         self._topics = Topics(settings.broker.prefix)
 
@@ -95,7 +99,7 @@ class Pipeline:
 
 
 async def compose(settings: Settings, *, scorer: Scorer | None = None, clock: Now = now) -> Pipeline:
-    """Open the database, load the active bundle and the rules.
+    """Open the database, load the active bundle, the rules and the gazetteer.
 
     `scorer` takes the place of the bundle that the settings name.
 
@@ -117,8 +121,10 @@ async def compose(settings: Settings, *, scorer: Scorer | None = None, clock: No
         active = ActiveBundle(database, instance.tick, open_bundle)
         labels = labels_by_stream(await active.at(moment))
         active.rules = load_rules(settings.rules.file, labels)
+        gazetteer = await asyncio.to_thread(load_gazetteer, settings.entities.gazetteer)
         await remember_rules(database, active.rules, moment)
-        return Pipeline(settings, database, instance, active, active.rules, clock)
+        mentions = None if gazetteer is None else Mentions(gazetteer)
+        return Pipeline(settings, database, instance, active, active.rules, clock, mentions)
     except BaseException:
         if active is not None:
             active.close()

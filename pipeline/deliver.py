@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from msgspec import UNSET
 
 from pipeline.times import rfc3339
 from pipeline.work import PARTITION_HEADER, Message, Outgoing
@@ -194,6 +195,7 @@ def _scored_message(stream: str, ce_source: bytes, each: Outgoing) -> tuple[byte
             time=time,
             bundle=each.bundle,
             truncated=each.truncated,
+            truncated_share=UNSET if each.truncated_share is None else each.truncated_share,
             heads=msgspec.Raw(each.heads),
         )
     )

@@ -10,6 +10,7 @@ from msgspec import Struct
 from models.runtime import labels_of
 from pipeline import admin, embedded
 from pipeline.compose import open_scorer
+from pipeline.gazetteer.load import read_companies
 from pipeline.rules import load_rules
 from pipeline.settings import Settings
 from pipeline.store import migrate
@@ -35,6 +36,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("onnxruntime", _onnxruntime),
         ("bundle", lambda: _bundle(settings)),
         ("rules", lambda: _rules(settings)),
+        ("gazetteer", lambda: _gazetteer(settings)),
         ("database", lambda: asyncio.run(_database(settings))),
         ("broker", lambda: _broker(settings)),
         ("embedded broker", _embedded),
@@ -88,6 +90,13 @@ def _rules(settings: Settings) -> str:
         return "no rules file is set (SALIENCE_RULES__FILE); no alerts will be raised"
     rules = load_rules(path, {stream: labels_of(settings.model.bundle, stream) for stream in STREAMS})
     return f"{len(rules.rules)} rules in {path}"
+
+
+def _gazetteer(settings: Settings) -> str:
+    path = settings.entities.gazetteer
+    if not path:
+        return "no gazetteer is set (SALIENCE_ENTITIES__GAZETTEER); events keep the entities that they bring"
+    return f"{len(read_companies(path)):,} companies in {path}"
 
 
 async def _database(settings: Settings) -> str:

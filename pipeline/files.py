@@ -80,6 +80,22 @@ def read_lines(path: str, stream: str, how: Fields = Fields()) -> Iterator[Line]
         raise UsageError(f"the file {path} is no CSV in UTF-8: {error}") from None
 
 
+def read_rows(path: str) -> Iterator[dict[str, Any]]:
+    """The rows of a file as they are.
+
+    Raises:
+        UsageError: the file cannot be read, or a row is no JSON object.
+    """
+    for line in read_lines(path, "news"):
+        try:
+            row = msgspec.json.decode(line.value or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise UsageError(f"{path}: row {line.offset + 1} is no JSON object")
+        yield row
+
+
 def count_rows(path: str) -> int | None:
     """Lines of a file, for a progress bar; None for standard input and other pipes, which are read once.
 

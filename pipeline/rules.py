@@ -1,15 +1,32 @@
-"""Rules as code: a YAML file, checked against its schema and against what the model can say."""
+"""Rules as code: a YAML file, checked against its schema and against what the model can say.
+
+A match rule judges each event by itself. The others look at counts: `volume` at their surge, `share` at that of a
+label among them, `absence` at silence.
+"""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
-from schemas.errors import ConfigError
+from pipeline.durations import parse_duration
+from schemas.errors import ConfigError, UsageError
 from schemas.events import encode_json
 
 Labels = Mapping[str, tuple[str, ...]]
@@ -39,14 +56,22 @@ class Conditions(_Part):
     heads: dict[str, HeadCondition] = {}
     words: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
     attributes: dict[str, tuple[str | int | float | bool, ...]] = {}
 
-    _one_value = field_validator("words", "source", mode="before")(_as_tuple)
+    _one_value = field_validator("words", "source", "entities", mode="before")(_as_tuple)
 
     @field_validator("attributes", mode="before")
     @classmethod
     def _one_attribute(cls, value: Any) -> Any:
         return {name: _as_tuple(each) for name, each in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("entities")
+    @classmethod
+    def _no_empty_entity(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(each.strip() for each in value):
+            raise ValueError("holds an empty entity; name a ticker or a company")
+        return value
 
     @field_validator("words")
     @classmethod
@@ -57,24 +82,62 @@ class Conditions(_Part):
 
     @model_validator(mode="after")
     def _something(self) -> "Conditions":
-        if not (self.heads or self.words or self.source or self.attributes):
-            raise ValueError("is empty and would match every event; name heads, words, source or attributes")
+        if not (self.heads or self.words or self.source or self.entities or self.attributes):
+            raise ValueError(
+                "is empty and would match every event; name heads, words, source, entities or attributes"
+            )
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> Any:
+        # What a later version adds must not change the definitions of rules that do not use it.
+        dumped = dump(self)
+        if not self.entities:
+            dumped.pop("entities", None)
+        return dumped
 
-class MatchRule(_Part):
-    """An alert for each new event that meets the conditions."""
 
+def _duration(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("is no length of time; write a number and s, m, h, d or w, as in 90d")
+    try:
+        return parse_duration(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+# Microseconds, written as 1h or 14d.
+Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(lambda value: f"{value // 1_000_000}s")]
+# Microseconds.
+_TICK = 10_000_000
+# Windows that a baseline holds at least, so that it can say what is usual.
+_WINDOWS = 8
+
+
+class _Rule(_Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
-    kind: Literal["match"]
+    kind: str
     stream: Literal["news", "chat", "behavior"]
     severity: Severity = "medium"
-    when: Conditions
+
+    @field_validator("when", check_fields=False)
+    @classmethod
+    def _stream_has_entities(cls, value: Conditions | None, info: ValidationInfo) -> Conditions | None:
+        if value and value.entities and info.data.get("stream") == "behavior":
+            raise ValueError("names entities, which behavior events do not have; use news or chat, or attributes")
+        return value
 
     @property
     def definition(self) -> str:
         """Hash of what the rule says, name aside: 32 hex digits."""
         return _hash(self.model_dump(mode="json", exclude={"name"}))
+
+
+class MatchRule(_Rule):
+    """An alert for each new event that meets the conditions."""
+
+    kind: Literal["match"]
+    when: Conditions
 
     @property
     def baseline(self) -> int:
@@ -82,25 +145,108 @@ class MatchRule(_Part):
         return 0
 
 
+class CountRule(_Rule):
+    """What the rules that look at counts have in common; times in microseconds.
+
+    group_by: entity, source, topic, or any attribute; each group is judged by itself. sensitivity: expected false
+    alerts a week over all groups.
+    """
+
+    when: Conditions | None = None
+    group_by: str | None = Field(None, min_length=1, max_length=100)
+    baseline: Duration = Field("14d", validate_default=True)
+    window: Duration = Field("1h", validate_default=True)
+    every: Duration = Field("1m", validate_default=True)
+    minimum: int = Field(3, ge=1)
+    sensitivity: float = Field(1.0, gt=0.0, le=20.0)
+    receivers: tuple[str, ...] = ()
+
+    _one_receiver = field_validator("receivers", mode="before")(_as_tuple)
+
+    @field_validator("baseline", "window", "every")
+    @classmethod
+    def _in_ticks(cls, value: int) -> int:
+        if value <= 0 or value % _TICK:
+            raise ValueError("is no multiple of 10s, the tick at which decisions are taken")
+        return value
+
+    @field_validator("window")
+    @classmethod
+    def _within_baseline(cls, value: int, info: ValidationInfo) -> int:
+        baseline = info.data.get("baseline", value * _WINDOWS)
+        if value > baseline:
+            raise ValueError("is longer than the baseline, which says what is usual and holds 8 windows or more")
+        if value * _WINDOWS > baseline:
+            raise ValueError("is too long: the baseline, which says what is usual, holds 8 windows or more")
+        return value
+
+    @field_validator("every")
+    @classmethod
+    def _within_window(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("window", value):
+            raise ValueError("is longer than the window; what comes between would be seen by no decision")
+        return value
+
+
+class VolumeRule(CountRule):
+    """An alert when the count of a window is a surge."""
+
+    kind: Literal["volume"]
+
+
+class AbsenceRule(CountRule):
+    """An alert when nothing came for so long, at least for `window`, that it is no accident."""
+
+    kind: Literal["absence"]
+
+
+class ShareRule(CountRule):
+    """An alert when the share of `label` of `head` is a surge, however many events there are."""
+
+    kind: Literal["share"]
+    head: str
+    label: tuple[str, ...] = Field(min_length=1)
+
+    _one_label = field_validator("label", mode="before")(_as_tuple)
+
+
+AnyRule = MatchRule | VolumeRule | ShareRule | AbsenceRule
+_KINDS: Mapping[str, type[_Rule]] = {
+    get_args(rule.model_fields["kind"].annotation)[0]: rule
+    for rule in (MatchRule, VolumeRule, ShareRule, AbsenceRule)
+}
+
+
 class _File(_Part):
-    rules: tuple[MatchRule, ...] = ()
+    rules: tuple[Annotated[AnyRule, Field(discriminator="kind")], ...] = ()
 
 
-# What stands at each depth of the file: the rules, a rule, its conditions, one head's condition.
-_PARTS: Mapping[int, type[_Part]] = {1: _File, 3: MatchRule, 4: Conditions, 6: HeadCondition}
+# What stands at each depth of the file besides a rule, which is of its kind: rules, conditions, one head's
+# condition.
+_PARTS: Mapping[int, type[_Part]] = {1: _File, 2: _File, 4: Conditions, 6: HeadCondition}
 
 
 class RuleSet:
     """The rules in force. `version` is a hash of all of them, `baseline` the longest of theirs (microseconds)."""
 
-    def __init__(self, rules: tuple[MatchRule, ...] = ()) -> None:
-        self.rules = rules
+    def __init__(self, rules: Sequence[AnyRule] = ()) -> None:
+        self.rules = tuple(rules)
         self.content = [rule.model_dump(mode="json") for rule in rules]
         self.version = _hash(self.content)
         self.baseline = max((rule.baseline for rule in rules), default=0)
 
+    @classmethod
+    def of_content(cls, content: Sequence[Any]) -> "RuleSet":
+        """The rule set with this `content`, as a database keeps it.
+
+        Raises:
+            ValidationError: it is of another release.
+        """
+        return cls(_File.model_validate({"rules": content}).rules)
+
     def of(self, stream: str) -> tuple[MatchRule, ...]:
-        return tuple(rule for rule in self.rules if rule.stream == stream)
+        """The match rules of a stream: those that an event meets by itself."""
+        return tuple(rule for rule in self.rules if isinstance(rule, MatchRule) and rule.stream == stream)
 
 
 def load_rules(path: str, labels: Mapping[str, Labels] | None = None) -> RuleSet:
@@ -126,14 +272,15 @@ def load_rules(path: str, labels: Mapping[str, Labels] | None = None) -> RuleSet
         rules = _File.model_validate(loaded or {}).rules
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(_problem(path, tree, first["loc"], _message(first))) from None
+        where, message = _found(first)
+        raise ConfigError(_problem(path, tree, where, message)) from None
     _check_names(path, tree, rules)
     if labels is not None:
         _check_labels(path, tree, rules, labels)
     return RuleSet(rules)
 
 
-def _check_names(path: str, tree: Any, rules: tuple[MatchRule, ...]) -> None:
+def _check_names(path: str, tree: Any, rules: tuple[AnyRule, ...]) -> None:
     seen: set[str] = set()
     for index, rule in enumerate(rules):
         if rule.name in seen:
@@ -159,32 +306,50 @@ def check_served(rules: RuleSet, labels: Mapping[str, Labels], bundle: str) -> N
         )
 
 
-def _check_labels(path: str, tree: Any, rules: tuple[MatchRule, ...], labels: Mapping[str, Labels]) -> None:
+def _check_labels(path: str, tree: Any, rules: tuple[AnyRule, ...], labels: Mapping[str, Labels]) -> None:
     for index, where, problem in _unserved(rules, labels):
-        raise ConfigError(_problem(path, tree, ("rules", index, "when", "heads", *where), problem))
+        raise ConfigError(_problem(path, tree, ("rules", index, *where), problem))
 
 
 def _unserved(
-    rules: tuple[MatchRule, ...], labels: Mapping[str, Labels]
+    rules: tuple[AnyRule, ...], labels: Mapping[str, Labels]
 ) -> Iterator[tuple[int, tuple[str, ...], str]]:
-    """Number of the rule, where in its heads, and what the model lacks."""
+    """Number of the rule, where in it, and what the model lacks."""
     for index, rule in enumerate(rules):
         heads = labels.get(rule.stream, {})
-        for head, condition in rule.when.heads.items():
+        for head, of_head, label, of_label in _named(rule):
             if head not in heads:
                 has = ", ".join(heads) or "none"
-                yield index, (head,), f"the model has no head {head!r} for {rule.stream}; it has {has}"
+                yield index, of_head, f"the model has no head {head!r} for {rule.stream}; it has {has}"
                 continue
-            for label in condition.label:
-                if label not in heads[head]:
-                    problem = f"{label!r} is no label of {head}; it has {', '.join(heads[head])}"
-                    yield index, (head, "label"), problem
+            for each in label:
+                if each not in heads[head]:
+                    yield index, of_label, f"{each!r} is no label of {head}; it has {', '.join(heads[head])}"
 
 
-def _message(error: ErrorDetails) -> str:
+def _named(rule: AnyRule) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
+    """Each head that a rule names and where, with its labels and where."""
+    for head, each in (rule.when.heads if rule.when else {}).items():
+        where = ("when", "heads", head)
+        yield head, where, each.label, (*where, "label")
+    if isinstance(rule, ShareRule):
+        yield rule.head, ("head",), rule.label, ("label",)
+
+
+def _found(error: ErrorDetails) -> tuple[tuple[int | str, ...], str]:
+    """Where in the file an error is, and what to say of it."""
+    where, kind = error["loc"], "match"
+    if error["type"].startswith("union_tag"):
+        allowed = [repr(each) for each in _KINDS]
+        told = f"Input should be {', '.join(allowed[:-1])} or {allowed[-1]}"
+        return (*where, "kind"), told if error["type"] == "union_tag_invalid" else f"Field required. {told}"
+    if len(where) > 2:
+        # The validator names the kind that it took between the rule's number and the field; the file does not.
+        kind, where = str(where[2]), (*where[:2], *where[3:])
     if error["type"] == "extra_forbidden":
-        return f"is unknown; known here are {', '.join(_PARTS[len(error['loc'])].model_fields)}"
-    return error["msg"].removeprefix("Value error, ")
+        part = _KINDS[kind] if len(where) == 3 else _PARTS[len(where)]
+        return where, f"is unknown; known here are {', '.join(part.model_fields)}"
+    return where, error["msg"].removeprefix("Value error, ")
 
 
 def _problem(path: str, tree: Any, where: tuple[int | str, ...], message: str) -> str:

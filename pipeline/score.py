@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from models.scorer import Scorer
 from pipeline.active import ActiveBundle
+from pipeline.gazetteer.mentions import Mentions
 from pipeline.retry import bisect
 from pipeline.signature import signatures
 from pipeline.store.database import Database
@@ -30,8 +31,15 @@ _ITEMS = 20_000
 class Scoring:
     """Scores the events of a stream. One thread, whatever the number of streams and of bundles."""
 
-    def __init__(self, active: ActiveBundle, database: Database, thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        active: ActiveBundle,
+        database: Database,
+        thread: ThreadPoolExecutor,
+        mentions: Mentions | None = None,
+    ) -> None:
         self._active = active
+        self._mentions = mentions
         self._database = database
         self._thread = thread
         self._items: OrderedDict[tuple[str, ItemKey], Scored] = OrderedDict()
@@ -60,9 +68,12 @@ class Scoring:
         marks = asyncio.get_running_loop().run_in_executor(self._thread, signatures, texts)
         if stream == "behavior":
             return await self._score_items(scorer, events, texts, marks)
+        if self._mentions is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._mentions.add, events)
         scored = [ScoredEvent(event, None) for event in events]
         having = [(each, text) for each, text in zip(scored, texts, strict=True) if text.strip()]
-        results, refused = await self._infer(scorer, stream, [text for _, text in having])
+        languages = [each.event.language for each, _ in having]
+        results, refused = await self._infer(scorer, stream, [text for _, text in having], languages)
         for each, mark in zip(scored, await marks, strict=True):
             each.signature = mark
         for (each, _), result in zip(having, results, strict=True):
@@ -91,7 +102,8 @@ class Scoring:
         if missing:
             found |= await read_item_scores(self._database, bundle, missing)
             missing = [key for key in missing if key not in found]
-        results, refused = await self._infer(scorer, "behavior", [needed[key] for key in missing])
+        unsaid: list[str | None] = [None] * len(missing)
+        results, refused = await self._infer(scorer, "behavior", [needed[key] for key in missing], unsaid)
         for key, result in zip(missing, results, strict=True):
             if result is not None:
                 found[key] = result
@@ -110,14 +122,17 @@ class Scoring:
         return scored, dead
 
     async def _infer(
-        self, scorer: Scorer, stream: str, texts: Sequence[str]
+        self, scorer: Scorer, stream: str, texts: Sequence[str], languages: Sequence[str | None]
     ) -> tuple[list[Scored | None], list[tuple[int, DataError]]]:
         loop = asyncio.get_running_loop()
 
         async def step(indices: Sequence[int]) -> list[tuple[int, Scored]]:
             chosen = [texts[index] for index in indices]
+            spoken = [languages[index] for index in indices]
             try:
-                results = await loop.run_in_executor(self._thread, _score_and_encode, scorer, chosen, stream)
+                results = await loop.run_in_executor(
+                    self._thread, _score_and_encode, scorer, chosen, stream, spoken
+                )
             except (SalienceError, MemoryError):
                 raise
             except Exception as error:
@@ -138,8 +153,10 @@ class Scoring:
             self._items.popitem(last=False)
 
 
-def _score_and_encode(scorer: Scorer, texts: Sequence[str], stream: str) -> list[Scored]:
-    return [(score, encode_heads(score)) for score in scorer.score(texts, stream)]
+def _score_and_encode(
+    scorer: Scorer, texts: Sequence[str], stream: str, languages: Sequence[str | None]
+) -> list[Scored]:
+    return [(score, encode_heads(score)) for score in scorer.score(texts, stream, languages)]
 
 
 def _item_key(event: Event, text: str) -> ItemKey:

@@ -195,6 +195,15 @@ class RulesSettings(_Section):
     file: str = Field("", description="YAML file of rules; empty = none")
 
 
+class EntitySettings(_Section):
+    """Which companies are found in texts."""
+
+    gazetteer: str = Field(
+        "",
+        description="CSV or JSONL file of companies (name, ticker, aliases) found in news and chat; empty = none",
+    )
+
+
 class LogSettings(_Section):
     """What is logged, on standard error."""
 
@@ -278,6 +287,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     events: EventSettings = EventSettings()
     rules: RulesSettings = RulesSettings()
+    entities: EntitySettings = EntitySettings()
     log: LogSettings = LogSettings()
 
     @classmethod

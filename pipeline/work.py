@@ -97,6 +97,8 @@ class Outgoing(Struct):
     truncated: bool
     heads: bytes
     offset: int
+    # The part of the text that was not read; None where that is not known.
+    truncated_share: float | None = None
 
 
 class Applied(Struct):

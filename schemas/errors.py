@@ -28,6 +28,13 @@ class ConfigError(SalienceError):
     fatal = True
 
 
+class TrainingError(SalienceError):
+    """A training run cannot go on: a loss that is no number, or a checkpoint of another run."""
+
+    reason = "training"
+    fatal = True
+
+
 class ContradictionError(ConfigError):
     """The broker's topics are not those that the database knows, or have lost what it lacks."""
 

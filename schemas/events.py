@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from schemas.messages import BehaviorData, ChatData, Data, NewsData
+from schemas.messages import BehaviorData, ChatData, Data, Entity, NewsData
 
 MICROSECONDS = 1_000_000
 # The year 2201, in milliseconds. A producer may write anything into a timestamp, nanoseconds for example.
@@ -88,6 +88,8 @@ class Event(Struct):
     content_hash: bytes
     record: Record
     traceparent: str | None = None
+    # Companies that its text speaks of; no part of its content.
+    mentions: Sequence[dict[str, Any]] = ()
 
     @property
     def broker_time(self) -> int | None:
@@ -110,6 +112,11 @@ class Event(Struct):
         return data.text or ""
 
     @property
+    def language(self) -> str | None:
+        """The language of the text as its source names it; None where it does not, as for items."""
+        return None if isinstance(self.data, BehaviorData) else self.data.language
+
+    @property
     def key(self) -> str:
         """The key of the topic: order is kept within it."""
         data = self.data
@@ -121,6 +128,12 @@ class Event(Struct):
     def name(self) -> str:
         """Source and id, as logs name the event."""
         return f"{self.source}/{self.id}"
+
+    @property
+    def entities(self) -> list[Entity] | None:
+        """What the event brought itself, then what was found in its text; None where there is neither."""
+        own = self.data.entities if isinstance(self.data, NewsData) else None
+        return [*(own or ()), *self.mentions] if self.mentions else own
 
     @property
     def attributes(self) -> dict[str, Any]:

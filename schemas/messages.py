@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 SCHEMA_VERSION = 1
 
@@ -97,7 +97,9 @@ class Scored(Struct, kw_only=True):
     """What the model said of one stored event. `heads` maps a head's name to its result.
 
     A head's result has `label`, `probability` (0 to 1), `decision` (label, unsure, none, unsupported)
-    and `words`: pairs of word and share of the attention, strongest first.
+    and `words`: pairs of word and share of the attention, strongest first; a head that finds entities lists them
+    under `entities`. `truncated_share` is the part of a truncated text that the model did not read, where that is
+    known: a message that is published again does not tell.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -107,6 +109,7 @@ class Scored(Struct, kw_only=True):
     time: Time
     bundle: str
     truncated: bool
+    truncated_share: float | UnsetType = UNSET
     heads: Raw
 
 
@@ -117,6 +120,26 @@ class ScoredWord(Struct, array_like=True, frozen=True):
     weight: float
 
 
+class ScoredAnswer(Struct, frozen=True):
+    """What one head says of an entity."""
+
+    label: str
+    probability: float
+    decision: Literal["label", "unsure", "none", "unsupported"]
+    words: list[ScoredWord]
+
+
+class ScoredEntity(Struct, frozen=True):
+    """An entity of the text: [start, end) in characters of the text without links and with white space folded."""
+
+    text: str
+    start: int
+    end: int
+    type: str
+    probability: float
+    heads: dict[str, ScoredAnswer]
+
+
 class ScoredHead(Struct, frozen=True):
     """One head's result, as in the `heads` of a scored message."""
 
@@ -124,6 +147,7 @@ class ScoredHead(Struct, frozen=True):
     probability: float
     decision: Literal["label", "unsure", "none", "unsupported"]
     words: list[ScoredWord]
+    entities: list[ScoredEntity] | UnsetType = UNSET
 
 
 class ScoredSchema(Struct, kw_only=True):
@@ -136,6 +160,7 @@ class ScoredSchema(Struct, kw_only=True):
     time: Time
     bundle: str
     truncated: bool
+    truncated_share: float | UnsetType = UNSET
     heads: dict[str, ScoredHead]
 
 

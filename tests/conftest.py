@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from servers import Address, KafkaServer, missing, sasl, tls
+from tiny_bundle import tiny_base, tiny_bundle
 from workers import Deployment
 
 from pipeline import embedded, pgprograms
@@ -25,6 +26,8 @@ MARKERS = {
     "kafka_sasl": "kafka",
     "kafka_tls": "kafka",
     "postgres": "postgres",
+    "tiny": "train",
+    "random_base": "train",
 }
 KEPT = re.compile(r"SALIENCE_TEST_\w+|SALIENCE_DATA")  # settings of the tests, not of the product
 
@@ -60,6 +63,20 @@ def _environment_is_put_back() -> Iterator[None]:
     for name in after.keys() - before.keys():
         del os.environ[name]
     os.environ.update({name: value for name, value in before.items() if after.get(name) != value})
+
+
+@pytest.fixture(scope="session")
+def random_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a BERT of random weights, 32 wide; leave it as it is."""
+    _needs_training()
+    return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a bundle with every kind of head, in fp32; base, data and recipe lie beside it. Leave it."""
+    _needs_training()
+    return tiny_bundle(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
@@ -176,6 +193,11 @@ def deploy(tmp_path: Path, prefix: str) -> Iterator[Callable[..., Deployment]]:
     yield make
     for deployment in made:
         deployment.close()
+
+
+def _needs_training() -> None:
+    for package in ("torch", "transformers", "peft", "onnx"):
+        pytest.importorskip(package, reason=f"needs {package}: install salience[train]")
 
 
 def _needs_kafka() -> None:

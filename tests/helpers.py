@@ -24,6 +24,7 @@ DAY = 86_400 * SECOND
 EVENT_TIME = 1_717_147_800_000_000  # 2024-05-31T09:30:00Z
 NOW = EVENT_TIME + 5 * SECOND
 COUNTS = ("new", "repeated", "dead")  # columns of `progress`
+Languages = Sequence[str | None] | None
 SHORT = {"outage_deadline": 0.2}  # settings: an outage is hardly waited for
 
 RULE = """
@@ -52,10 +53,12 @@ class CountingScorer(StubScorer):
     def __init__(self, refuse: str = "") -> None:
         super().__init__(refuse)
         self.asked: list[str] = []
+        self.languages: list[str | None] = []
 
-    def score(self, texts: Sequence[str], stream: str) -> list[Score]:
+    def score(self, texts: Sequence[str], stream: str, languages: Languages = None) -> list[Score]:
         self.asked += texts
-        return super().score(texts, stream)
+        self.languages += languages or []
+        return super().score(texts, stream, languages)
 
 
 def line(offset: int, body: dict[str, Any], key: bytes | None = None, **record: Any) -> Line:

@@ -10,7 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline.bench.bare import ratios
+from models.runtime import load_scorer
+from pipeline.bench.bare import ratios, score_bare
 from pipeline.bench.drive import Timing
 from pipeline.bench.load import made_texts, news_events, text_events, texts_of
 from pipeline.bench.measure import Plan, measure
@@ -111,6 +112,13 @@ def test_a_file_without_texts_is_bad_usage(tmp_path: Path) -> None:
 def test_a_database_that_is_not_postgresql_is_bad_usage() -> None:
     with pytest.raises(UsageError, match="PostgreSQL"), open_site("sqlite:///x.db"):
         pass
+
+
+def test_the_bare_model_scores_every_text_and_counts_its_tokens(tiny: Path) -> None:
+    scorer = load_scorer(str(tiny), threads=1)
+    texts = ["Acme soars as Bolt sinks", "Ok"]
+    timing = score_bare(scorer, texts, "news")
+    assert (timing.events, timing.tokens) == (2, sum(score.tokens for score in scorer.score(texts, "news")))
 
 
 def test_the_ratio_holds_each_run_against_the_bare_runs_around_it() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import structlog
-from helpers import NOW, SHORT, news, only, opened, outage, place, rows
+from helpers import NOW, SHORT, Languages, news, only, opened, outage, place, rows
 from sqlalchemy import event
 
 from models.stub import StubScorer
@@ -38,10 +38,10 @@ class DeadlyScorer(StubScorer):
         super().__init__()
         self._deadly = {f"shares rise {offset}" for offset in deadly}
 
-    def score(self, texts: Sequence[str], stream: str) -> list[Score]:
+    def score(self, texts: Sequence[str], stream: str, languages: Languages = None) -> list[Score]:
         if self._deadly.intersection(texts):
             raise DeathError
-        return super().score(texts, stream)
+        return super().score(texts, stream, languages)
 
 
 class Lives:

@@ -31,10 +31,9 @@ def events(folder: Path) -> str:
 def commands() -> Iterator[tuple[str, Any]]:
     def walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         inner = getattr(command, "commands", None)
-        if inner is None:
+        if inner is None or (name and command.invoke_without_command):
             yield name, command
-            return
-        for word, each in inner.items():
+        for word, each in (inner or {}).items():
             yield from walk(each, f"{name} {word}".strip())
 
     yield from walk(typer.main.get_command(app), "")
@@ -58,8 +57,10 @@ def test_the_commands_of_the_contract_are_there() -> None:
     assert {name for name, _ in commands()} >= {
         *("worker", "send", "backfill", "score", "config", "doctor", "demo", "bench", "forget"),
         *("topics create", "topics list", "dlq list", "dlq show", "dlq replay"),
-        *("db upgrade", "db prune", "rules check", "model info", "model export"),
+        *("db upgrade", "db prune", "rules check", "rules backtest", "bench surge", "model info", "model export"),
         *("model compare", "model promote", "model rollback", "model history"),
+        *("model explain", "model faithfulness", "model behaviour"),
+        *("model evaluate", "model train", "model benchmark"),
     }
 
 
@@ -92,6 +93,8 @@ def test_without_a_command_the_help_is_shown() -> None:
         (["rules", "check", "nowhere.yaml"], "the rules file nowhere.yaml cannot be read"),
         (["model", "info", "--bundle", "nowhere"], "nowhere"),
         (["model", "info"], "the stub has no bundle to show"),
+        (["model", "explain", "shares fall"], "the stub reads no words"),
+        (["model", "faithfulness", "--data", "x"], "the stub reads no words"),
         (["model", "export", "--out", "x", "--precision", "fp8"], "the precision 'fp8' is unknown"),
         (["model", "promote", "stub"], "run `salience db upgrade`"),
         (["model", "history"], "run `salience db upgrade`"),

@@ -254,7 +254,7 @@ def test_config_shows_the_settings_and_masks_the_secrets(form: list[str], monkey
 
 
 def test_config_as_json_has_every_section() -> None:
-    assert set(answer("config")) == {"broker", "database", "model", "worker", "events", "rules", "log"}
+    assert set(answer("config")) == {"broker", "database", "model", "worker", "events", "rules", "entities", "log"}
 
 
 def findings(status: int) -> dict[str, tuple[bool, str]]:

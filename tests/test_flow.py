@@ -11,6 +11,7 @@ from helpers import (
     EVENT_TIME,
     SHORT,
     Clock,
+    Languages,
     behavior,
     chat,
     news,
@@ -89,10 +90,10 @@ async def test_an_item_that_the_model_refuses_costs_all_events_that_bring_its_te
 
 async def test_a_model_that_crashes_on_one_text_costs_only_that_event(database_url: str) -> None:
     class Crashing(StubScorer):
-        def score(self, texts: Sequence[str], stream: str) -> list[Score]:
+        def score(self, texts: Sequence[str], stream: str, languages: Languages = None) -> list[Score]:
             if "boom" in texts:
                 raise IndexError("out of vocabulary")
-            return super().score(texts, stream)
+            return super().score(texts, stream, languages)
 
     async with opened(database_url, scorer=Crashing()) as pipeline:
         applied = await take(pipeline, [news(0), news(1, "boom"), news(2)])

@@ -110,6 +110,18 @@ async def test_scores_keep_labels_and_lose_the_words_of_the_text(database_url: s
         assert (row["embedding"], row["scale"]) == (None, None)
 
 
+async def test_scores_lose_the_entities_of_the_text(database_url: str) -> None:
+    entity = {"text": "Ann", "start": 0, "end": 3, "type": "person", "probability": 0.75, "heads": {}}
+    head = {"label": "person", "probability": 0.75, "decision": "label", "words": [["Ann", 0.75]]}
+    async with opened(database_url) as pipeline:
+        await take(pipeline, [from_ann(0)], where=CHAT)
+        async with pipeline.database.begin() as connection:
+            await connection.execute(update(scores).values(heads={"entity": head | {"entities": [entity]}}))
+        await forget_her(pipeline)
+        row = await only(pipeline.database, scores)
+        assert row["heads"] == {"entity": head | {"words": [], "entities": []}}
+
+
 async def test_what_the_model_said_of_an_item_stays(database_url: str) -> None:
     async with opened(database_url) as pipeline:
         await take(pipeline, [behavior(0)], where=BEHAVIOR)

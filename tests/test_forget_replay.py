@@ -1,16 +1,19 @@
 """Who was forgotten stays forgotten: a replay of the log comes in blank, and workers go on meanwhile."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from ann import BEHAVIOR, CHAT, LATER, agent, event_named, forget_her, from_ann, rules_in, told
 from held import is_held_up
-from helpers import EVENT_TIME, NOW, SECOND, Clock, behavior, only, opened, outage, place, take
+from helpers import EVENT_TIME, NOW, SECOND, Clock, Languages, behavior, only, opened, outage, place, take
 from helpers import rows as read
 from sqlalchemy import delete
 
+from models.stub import StubScorer
 from pipeline.compose import Pipeline
 from pipeline.decode import Decoder
 from pipeline.deliver import MemoryOutlet
@@ -18,6 +21,7 @@ from pipeline.settings import EventSettings
 from pipeline.store import forget as forgetting
 from pipeline.store.chunks import ChunkStore
 from pipeline.work import ScoredEvent
+from schemas.scores import EntityResult, HeadResult, Score, Word
 from schemas.tables import alerts, dead_letters, events, item_scores, outbox, scores
 
 SOON = "2024-05-31T09:30:03Z"  # before NOW
@@ -70,6 +74,26 @@ async def test_a_replay_after_the_rows_were_lost_brings_no_word_back(
         assert [head["words"] for head in heads] == [[]] * len(heads)
         assert await read(pipeline.database, alerts) == []
     assert (outlet.scored, outlet.messages) == ([], [])
+
+
+class NamingScorer(StubScorer):
+    """Finds Ann in every text."""
+
+    def score(self, texts: Sequence[str], stream: str, languages: Languages = None) -> list[Score]:
+        named = EntityResult("Ann", 5, 8, "person", 0.75)
+        head = HeadResult("person", 0.75, "label", [Word("Ann", 0.75)], [named])
+        return [
+            msgspec.structs.replace(each, heads={"entity": head})
+            for each in super().score(texts, stream, languages)
+        ]
+
+
+async def test_a_replay_brings_no_entity_back(database_url: str) -> None:
+    async with opened(database_url, scorer=NamingScorer()) as pipeline:
+        await forget_her(pipeline)
+        await take(pipeline, [from_ann(1)], where=CHAT)
+        head = (await only(pipeline.database, scores))["heads"]["entity"]
+        assert (head["label"], head["words"], head["entities"]) == ("person", [], [])
 
 
 async def test_the_item_of_a_blank_event_keeps_what_the_model_said_of_it(database_url: str) -> None:

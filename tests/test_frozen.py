@@ -54,7 +54,7 @@ def frozen(postgres: LocalPostgres) -> Iterator[tuple[str, subprocess.Popen[str]
         [sys.executable, "-c", FREEZES, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "frozen\n"
+    assert "frozen\n" in iter(process.stdout.readline, "")
     os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
     yield url, process
     process.kill()

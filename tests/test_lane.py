@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Sequence
 
 import pytest
-from helpers import Clock, news, opened, place, rows, take
+from helpers import Clock, Languages, news, opened, place, rows, take
 
 from models.stub import StubScorer
 from pipeline.caution import Caution
@@ -270,10 +270,10 @@ class TellingScorer(StubScorer):
         self._loop = asyncio.get_running_loop()
         self.asked = asyncio.Event()
 
-    def score(self, texts: Sequence[str], stream: str) -> list[Score]:
+    def score(self, texts: Sequence[str], stream: str, languages: Languages = None) -> list[Score]:
         if self._wanted in texts:
             self._loop.call_soon_threadsafe(self.asked.set)
-        return super().score(texts, stream)
+        return super().score(texts, stream, languages)
 
 
 async def test_the_real_flow_scores_and_stores_later_chunks_while_one_is_delivered(database_url: str) -> None:

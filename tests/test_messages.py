@@ -20,7 +20,7 @@ from schemas import generate
 from schemas.events import Dead, Event, Line, Place
 from schemas.labels import STREAMS
 from schemas.messages import DEAD_LETTER_HEADERS, Envelope, Scored, ScoredSchema, json_schemas
-from schemas.scores import HeadResult, Score, Word
+from schemas.scores import Answer, EntityResult, HeadResult, Score, Word
 
 GOLDEN = Path(__file__).with_name("golden")
 KEY = b"golden"
@@ -245,6 +245,28 @@ def test_a_schema_asks_for_what_must_be_there(stream: str) -> None:
         found = problems(stream, {name: value for name, value in event.items() if name != field})
         assert found == [f"{field!r} is a required property"]
     assert {"source", "time"} <= set(required)
+
+
+def test_entities_and_the_share_that_was_cut_off_fit_the_scored_schema() -> None:
+    said = {"entity_sentiment": Answer("positive", 0.75, "unsure", [Word("rises", 0.5)])}
+    head = HeadResult("company", 0.75, "label", [], [EntityResult("Acme", 0, 4, "company", 0.75, said)])
+    heads = json.loads(encode_heads(Score({"entity": head})))
+    message = json.loads(golden("scored")["value"]) | {"heads": heads, "truncated_share": 0.5}
+
+    assert problems("scored", message) == []
+    heads["entity"]["entities"][0]["start"] = "here"
+    assert problems("scored", message) != []
+
+
+def test_the_share_that_was_cut_off_is_told_where_it_is_known() -> None:
+    outgoing = Outgoing("wire", "n1", 0, "wire", "b@1", True, b"{}", 7, truncated_share=0.25)
+    known = json.loads(_scored_message("news", b"salience/news", outgoing)[1])
+    unknown = json.loads(
+        _scored_message("news", b"salience/news", msgspec.structs.replace(outgoing, truncated_share=None))[1]
+    )
+
+    assert known["truncated_share"] == 0.25
+    assert "truncated_share" not in unknown
 
 
 def test_what_the_stub_says_fits_the_scored_schema() -> None:

@@ -34,6 +34,10 @@ def test_labels_come_from_the_label_sets_and_all_of_them_occur() -> None:
     assert all(0.5 <= head.probability < 1 for score in scores for head in score.heads.values())
 
 
+def test_the_stub_reads_every_language_and_says_the_same_in_each() -> None:
+    assert StubScorer().score(TEXTS[:2], "news", ["de", None]) == StubScorer().score(TEXTS[:2], "news")
+
+
 def test_chat_gets_an_embedding_and_no_head() -> None:
     (score,) = StubScorer().score(["Where is my card?"], "chat")
     assert score.heads == {}

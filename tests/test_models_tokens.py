@@ -1,4 +1,4 @@
-"""Normalisation, tokenising and batch cutting."""
+"""Tokenising, words, their shapes, and batch cutting."""
 
 from itertools import pairwise
 
@@ -8,29 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.bundle import TOKENIZER, find_bundle
-from models.text import NORMALISATION, normalise, require_known
-from models.tokens import TextTokenizer, cut_by_padded_tokens
-from schemas.errors import BundleError, ScoringError
+from models.text import normalise, word_shape
+from models.tokens import TextTokenizer, cut_by_padded_tokens, feed, word_shapes, words_of
+from schemas.errors import ScoringError
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> TextTokenizer:
     return TextTokenizer(find_bundle("") / TOKENIZER, 128)
-
-
-def test_urls_go_and_white_space_is_folded() -> None:
-    assert normalise(" Beyond\n Meat https://t.co/x1  WWW.beyond.com/a cuts\u00a0it ") == "Beyond Meat cuts it"
-
-
-@given(st.text(alphabet=st.sampled_from("htps:/w. ax\n")))
-def test_normalising_twice_changes_nothing(text: str) -> None:
-    assert normalise(normalise(text)) == normalise(text)
-
-
-def test_an_unknown_normalisation_is_refused_by_name() -> None:
-    require_known(NORMALISATION, "here")
-    with pytest.raises(BundleError, match="lower-case"):
-        require_known(("lower-case",), "here")
 
 
 @given(st.lists(st.integers(1, 128), max_size=200).map(sorted), st.integers(1, 2_000))
@@ -88,3 +73,25 @@ def test_a_text_that_was_cut_says_so(tokenizer: TextTokenizer, text: str, trunca
 def test_a_lone_surrogate_is_a_scoring_error(tokenizer: TextTokenizer) -> None:
     with pytest.raises(ScoringError, match="Unicode"):
         tokenizer.batches(["fine", "\ud800"], batch_tokens=1_000)
+
+
+def test_a_word_lies_where_all_of_its_pieces_lie(tokenizer: TextTokenizer) -> None:
+    text = "Corvane's $BYND"
+    (batch,) = tokenizer.batches([text], batch_tokens=1_000)
+    found = [text[start:end] for start, end in words_of(batch.encodings[0])]
+    assert found == ["Corvane", "'", "s", "$", "BYND"]
+
+
+def test_every_piece_has_the_shape_of_its_word_and_0_is_no_word(tokenizer: TextTokenizer) -> None:
+    (batch,) = tokenizer.batches(["IBM", "Corvane's up"], batch_tokens=1_000)
+    shapes = word_shapes(batch)
+    assert (shapes > 0).tolist() == (batch.word_mask > 0).tolist()
+    numbers = batch.word_numbers[1]
+    expected = [("Corvane", False), ("'", True), ("s", True), ("up", False)]
+    assert [set(shapes[1, numbers == n]) for n in range(4)] == [{word_shape(*each)} for each in expected]
+
+
+def test_a_graph_is_fed_what_it_names(tokenizer: TextTokenizer) -> None:
+    (batch,) = tokenizer.batches(["IBM"], batch_tokens=1_000)
+    assert list(feed(batch, ["word_mask", "input_ids"])) == ["word_mask", "input_ids"]
+    assert feed(batch, ["word_shapes"])["word_shapes"].tolist() == word_shapes(batch).tolist()

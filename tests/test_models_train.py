@@ -1,194 +1,187 @@
-"""Training: splits, heads, calibration, and one whole run over a small base."""
+"""From a recipe and a folder of data to a bundle: what is written, and what is refused before hours are spent."""
 
-import gzip
 import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch: install salience[train]")
-transformers = pytest.importorskip("transformers", reason="needs transformers: install salience[train]")
+pytest.importorskip("torch", reason="needs torch: install salience[train]")
+pytest.importorskip("peft", reason="needs peft: install salience[train]")
 
-from models.bundle import TOKENIZER, HeadShape, find_bundle, load_bundle  # noqa: E402
-from models.calibrate import fit_temperature  # noqa: E402 (needs torch)
-from models.data import SOURCES, Source, identity, read_splits, split_of  # noqa: E402
-from models.evaluate import by_label, figures  # noqa: E402
-from models.fit import Recipe, States, fit, fit_best, label_weights, predict, shuffled  # noqa: E402
-from models.runtime import load_scorer  # noqa: E402
-from models.train import main, train  # noqa: E402
-from schemas.errors import UsageError  # noqa: E402
+from tiny_bundle import RECIPE, tiny_data, to_toml
+
+from models import train as training
+from models.bundle import ADAPTERS, GRAPH, HEADS, METRICS, SPAN_GRAPH, load_bundle
+from models.fit import CHECKPOINT, LOG
+from models.recipe import load_recipe
+from models.train import train
+from models.tune import learning
+from schemas.errors import BundleError, UsageError
 
 pytestmark = pytest.mark.train
-CPU = torch.device("cpu")
-WIDTH = 16
-SHAPE = HeadShape(layer=1, attention_width=8, classifier_width=16)
-SOURCE = Source("set", "sentiment", ("negative", "positive"), "public/set", "MIT", {"bad": "negative"})
 
 
-def write_rows(folder: Path, rows: list[tuple[str, str]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with gzip.open(folder / "train.jsonl.gz", "wt") as file:
-        file.writelines(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+def recipe_file(folder: Path, base: Path, **changes: Any) -> str:
+    path = folder / "r.toml"
+    path.write_text(to_toml({**RECIPE, "base": str(base), **changes}))
+    return str(path)
 
 
-def states(count: int, seed: int) -> tuple[States, list[int]]:
-    """Texts of 3 to 8 tokens whose label is told by one token that stands out."""
-    generator = torch.Generator().manual_seed(seed)
-    tokens, labels = [], []
-    for number in range(count):
-        text = torch.randn(3 + number % 6, WIDTH, generator=generator) * 0.3
-        text[1 + number % 2, number % 3] += 3.0
-        tokens.append(text.half())
-        labels.append(number % 3)
-    words = [torch.tensor([0] + [1] * (len(text) - 2) + [0]) for text in tokens]
-    return States(tokens, words), labels
+# What a run writes
 
 
-def test_texts_that_differ_in_link_case_or_punctuation_are_one_and_stand_on_one_side(tmp_path: Path) -> None:
-    rows = [(f"Stock {number} falls", "bad") for number in range(300)]
-    again = [(f"STOCK {number}: falls! https://t.co/{number}", "positive") for number in range(300)]
-    write_rows(tmp_path / "set", rows + again)
-    splits = read_splits(tmp_path, SOURCE)
-    texts = [text for side in splits.values() for text in side.texts]
-    assert sorted(texts) == sorted(text for text, _ in rows)
-    assert len({identity(text) for text in texts}) == 300
-    assert all(label == 0 for side in splits.values() for label in side.labels)
-    assert [len(splits[name].texts) > 10 for name in splits] == [True] * 4
-    assert len(splits["train"].texts) > 150
+def test_heads_are_fitted_again_over_the_encoder_as_it_is_then(random_base: Path, tmp_path: Path) -> None:
+    path = recipe_file(tmp_path, random_base, training={**RECIPE["training"], "epochs": 1, "refit_epochs": 1})
+    lines: list[str] = []
+
+    def report(line: str, *_: Any) -> None:
+        lines.append(line)
+
+    trained = training.learn(load_recipe(path), tiny_data(tmp_path / "data"), tmp_path / "work", report)
+
+    assert len(trained.log["refit"]["validation"]) == 1
+    assert any("lora_" in name for name in learning(trained.network))
+    assert sum(line.startswith("validation") for line in lines) == 2
 
 
-def test_a_text_stands_on_the_same_side_whatever_the_set() -> None:
-    assert split_of(identity("Crude FALLS https://t.co/a")) == split_of(identity("crude falls."))
+def test_a_run_writes_a_whole_bundle_and_leaves_checkpoint_and_log_beside_it(tiny: Path) -> None:
+    bundle = load_bundle(str(tiny))
 
-
-def test_a_label_that_no_one_knows_and_a_broken_row_are_refused_with_their_line(tmp_path: Path) -> None:
-    write_rows(tmp_path / "set", [("fine", "bad"), ("odd", "great")])
-    with pytest.raises(UsageError, match=r"line 2, has the label 'great'"):
-        read_splits(tmp_path, SOURCE)
-    (tmp_path / "set" / "a.jsonl").write_text('{"text": 1}\n')
-    with pytest.raises(UsageError, match="line 1, is no row"):
-        read_splits(tmp_path, SOURCE)
-    with pytest.raises(UsageError, match="no JSONL file"):
-        read_splits(tmp_path / "nowhere", SOURCE)
-
-
-def test_a_head_learns_which_token_decides() -> None:
-    fitted = fit(states(300, 0), states(90, 1), 3, Recipe(SHAPE, learning_rate=1e-2, batch_texts=16), CPU)
-    assert fitted.validation_macro_f1 > 0.95
-    test, labels = states(90, 2)
-    logits = predict(fitted.head, test, CPU)
-    assert (logits.argmax(dim=1) == torch.tensor(labels)).float().mean() > 0.95
-
-
-def test_the_same_seed_gives_the_same_head() -> None:
-    one, other = (fit(states(60, 0), states(30, 1), 3, Recipe(SHAPE, epochs=2, seed=5), CPU) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(one.head.parameters(), other.head.parameters(), strict=True))
-
-
-def test_training_stops_when_validation_gets_no_better_and_keeps_the_best_epoch() -> None:
-    noise, labels = states(60, 0)
-    silent = Recipe(SHAPE, epochs=50, patience=2, learning_rate=1e-9)
-    fitted = fit((noise, labels), states(30, 1), 3, silent, CPU)
-    assert fitted.epoch == 1
-
-
-def test_the_recipe_that_does_best_on_validation_is_kept() -> None:
-    idle, able = Recipe(SHAPE, learning_rate=1e-9, epochs=1), Recipe(SHAPE, learning_rate=1e-2, epochs=4)
-    assert fit_best(states(300, 0), states(90, 1), 3, [idle, able], CPU).recipe == able
-
-
-def test_rare_labels_weigh_more_by_the_power_asked_for() -> None:
-    assert label_weights([0, 0, 0, 1], 2, 0.0).tolist() == [1.0, 1.0]
-    assert label_weights([0, 0, 0, 1], 2, 1.0).tolist() == pytest.approx([2 / 3, 2.0])
-
-
-def test_shuffling_gives_every_text_once() -> None:
-    some, _ = states(50, 0)
-    assert sorted(position for batch in shuffled(some, 8) for position in batch) == list(range(50))
-
-
-def test_the_temperature_of_logits_that_are_too_sure_is_found() -> None:
-    generator = np.random.default_rng(0)
-    logits = generator.normal(size=(4_000, 3))
-    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    labels = [int(generator.choice(3, p=row)) for row in chances]
-    assert fit_temperature(torch.from_numpy(logits * 2.5).float(), labels) == pytest.approx(2.5, rel=0.1)
-
-
-def test_figures_are_those_of_the_field() -> None:
-    found = figures([0, 0, 0, 1], np.array([0, 0, 1, 1]))
-    assert found == {"macro_f1": 0.7333, "accuracy": 0.75, "weighted_f1": 0.7667}
-    assert by_label(["no", "yes", "never"], [0, 0, 0, 1], np.array([0, 0, 1, 1])) == {
-        "no": {"f1": 0.8, "texts": 3},
-        "yes": {"f1": 0.6667, "texts": 1},
+    assert {path.name for path in tiny.iterdir()} == {
+        *(GRAPH, SPAN_GRAPH, HEADS, ADAPTERS, METRICS, "tokenizer.json", "recipe.json", "manifest.json"),
+        *("README.md", "intent.bank.npy", "trained.npy"),
     }
+    assert bundle.manifest.tuned.layers == (1,)
+    assert {CHECKPOINT, LOG} <= {path.name for path in tiny.with_name("bundle.training").iterdir()}
 
 
-@pytest.fixture(scope="module")
-def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of random weights, small enough to export in seconds."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
-    )
-    transformers.BertModel(config).save_pretrained(folder)
-    (folder / TOKENIZER).write_bytes((find_bundle("") / TOKENIZER).read_bytes())
-    return folder
+def test_no_text_of_the_data_is_in_the_bundle(tiny: Path) -> None:
+    rows = (tiny.parent / "data" / "sentiment.jsonl").read_text().splitlines()
+    texts = [json.loads(line)["text"] for line in rows]
+    for name in ("README.md", "metrics.json", "manifest.json", "recipe.json"):
+        content = (tiny / name).read_text()
+        assert not any(text in content for text in texts)
 
 
-def labelled(folder: Path) -> Path:
-    """A few rows for each source, whose label is spelled in the text."""
-    for source in SOURCES:
-        names = {new: old for old, new in source.renamed.items()}
-        rows = [
-            (f"{label} {number} {label}", names.get(label, label))
-            for number in range(150 if len(source.labels) == 3 else 40)
-            for label in source.labels
-        ]
-        write_rows(folder / source.folder, rows)
-    return folder
+def test_metrics_give_every_head_on_rows_that_chose_nothing(tiny: Path) -> None:
+    metrics = json.loads((tiny / METRICS).read_text())
+
+    assert set(metrics["heads"]) == {head["name"] for head in RECIPE["heads"]}
+    assert set(metrics["rows"]["test"]) == {data["path"] for data in RECIPE["data"]}
+    assert all(metrics["rows"]["test"].values())
+    sentiment = metrics["heads"]["sentiment"]
+    assert sentiment["fp32"]["n"] == metrics["rows"]["test"]["sentiment.jsonl"]
+    assert {"accuracy", "macro_f1", "weighted_f1", "ece", "coverage_at_95", "interval"} <= set(sentiment["fp32"])
+    assert sentiment["baseline"]["model"].startswith("TF-IDF")
+    assert "entity_f1" in metrics["heads"]["entity"]["fp32"]
+    assert metrics["heads"]["embedding"]["fp32"]["cosine_to_base"] > 0.9
 
 
-def test_a_run_writes_a_bundle_that_scores_with_its_figures_and_card(
-    small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_heads_learn_what_the_rows_tell(tiny: Path) -> None:
+    heads = json.loads((tiny / METRICS).read_text())["heads"]
+
+    assert heads["intent"]["fp32"]["accuracy"] > 0.9
+    assert heads["entity"]["fp32"]["entity_f1"] > 0.8
+    assert heads["entity_sentiment"]["fp32"]["accuracy"] > 0.8
+
+
+def test_thresholds_are_in_the_manifest_with_what_they_were_found_on(tiny: Path) -> None:
+    manifest = load_bundle(str(tiny)).manifest
+    notes = json.loads((tiny / METRICS).read_text())["calibration"]
+    intent = next(head for head in manifest.heads if head.name == "intent")
+
+    assert intent.none_below == notes["intent"]["none"]["below"]
+    assert notes["sentiment"]["unsure"]["target"] == 0.8
+    assert sum(map(sum, intent.confusion)) == notes["intent"]["n"]
+
+
+def test_the_card_names_data_figures_and_limits(tiny: Path) -> None:
+    card = (tiny / "README.md").read_text()
+
+    assert "intents.jsonl" in card
+    assert "| sentiment | fp32 |" in card
+    assert RECIPE["limits"][0] in card
+    assert "salience model train" in card
+
+
+# What is refused
+
+
+def refuse_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("this is where hours would be spent")
+
+    for name in ("base_vectors", "fit"):
+        monkeypatch.setattr(training, name, never)
+
+
+@pytest.mark.parametrize(
+    ("file", "rows", "told"),
+    [
+        ("tags.jsonl", None, r"tags\.jsonl cannot be read"),
+        ("tags.jsonl", '{"tokens": ["a"], "tags": ["B-firm"]}\n', r"tags\.jsonl, line 1, has the label 'firm'"),
+        (
+            "sentiment.jsonl",
+            '{"text": "a", "label": "grim"}\n',
+            r"line 1, has the label 'grim'.*negative, neutral",
+        ),
+        ("sentiment.jsonl", '{"text": "a"}\n', "has no column 'label'; it has text"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_before_anything_is_computed(
+    random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, rows: str | None, told: str
 ) -> None:
-    out = tmp_path / "made" / "bundle"
-    arguments = [
-        "--data",
-        str(labelled(tmp_path)),
-        "--out",
-        str(out),
-        "--base",
-        str(small_base),
-        "--name",
-        "small",
-    ]
-    monkeypatch.setattr("sys.argv", ["train", *arguments])
-    assert main() == 0
-    assert "sentiment: macro-F1" in capsys.readouterr().out
-    bundle = load_bundle(str(out))
-    assert bundle.identity.startswith("small@")
-    (score,) = load_scorer(str(out), threads=1).score(["positive 7 positive"], "news")
-    assert set(score.heads) == {"sentiment", "topic"}
-    assert len(score.embedding) == 32
-    card = (out / "README.md").read_text()
-    assert "zeroshot/twitter-financial-news-topic" in card and "| sentiment | this, int8 |" in card
-    assert [entry.name for entry in out.parent.iterdir()] == ["bundle"]
+    refuse_to_go_on(monkeypatch)
+    data = tiny_data(tmp_path / "data")
+    if rows is None:
+        (data / file).unlink()
+    else:
+        (data / file).write_text(rows)
+    with pytest.raises(UsageError, match=told):
+        train(recipe_file(tmp_path, random_base), data, tmp_path / "out", "fp32")
+    assert not (tmp_path / "out.training").exists()
 
 
-def test_a_wrong_data_folder_is_told_in_a_sentence(
-    small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"heads": []}, "at least one head"),
+        ({"training": {"epoch": 1}}, "unknown field `epoch`"),
+        ({"encoder": {"frozen_layers": 2}}, "frozen_layers is 2 and the base has 2 layers"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(
+    random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], told: str
 ) -> None:
-    monkeypatch.setattr(
-        "sys.argv", ["train", "--data", str(tmp_path), "--out", str(tmp_path / "b"), "--base", str(small_base)]
-    )
-    assert main() == 2
-    assert capsys.readouterr().err.startswith("There is no JSONL file")
+    monkeypatch.setattr(training, "fit", lambda *_: pytest.fail("trained"))
+    with pytest.raises(UsageError, match=told):
+        train(
+            recipe_file(tmp_path, random_base, **changes), tiny_data(tmp_path / "data"), tmp_path / "out", "fp32"
+        )
 
 
-def test_a_run_never_writes_over_files(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
+def test_a_base_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"has no config\.json"):
+        train(recipe_file(tmp_path, tmp_path), tiny_data(tmp_path / "data"), tmp_path / "out", "fp32")
+
+
+def test_a_run_never_writes_over_files(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_to_go_on(monkeypatch)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):
-        train(tmp_path, tmp_path)
+        train(recipe_file(tmp_path, random_base), tmp_path, tmp_path / "out", "fp32")
+
+
+def test_threads_are_those_that_were_asked_for_and_0_leaves_them() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        training.use_threads(1)
+        assert torch.get_num_threads() == 1
+        training.use_threads(0)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

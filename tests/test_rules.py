@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rulebook import rule
 
-from pipeline.rules import MatchRule, RuleSet, load_rules
+from pipeline.rules import MatchRule, RuleSet, ShareRule, load_rules
 from schemas.errors import ConfigError
 
 LABELS = {
@@ -89,7 +89,12 @@ def test_without_a_model_labels_are_not_checked(tmp_path: Path) -> None:
             "line 10, rules.0.when.heads.sentiment: the model has no head 'sentiment' for chat; it has none",
         ),
         ("stream: news", "stream: mail", "line 5, rules.0.stream: Input should be 'news', 'chat' or 'behavior'"),
-        ("kind: match", "kind: surge", "line 4, rules.0.kind: Input should be 'match'"),
+        (
+            "kind: match",
+            "kind: surge",
+            "line 4, rules.0.kind: Input should be 'match', 'volume', 'share' or 'absence'",
+        ),
+        ("    kind: match\n", "", "line 3, rules.0.kind: Field required. Input should be 'match'"),
         (
             "severity: high",
             "severity: loud",
@@ -103,7 +108,7 @@ def test_without_a_model_labels_are_not_checked(tmp_path: Path) -> None:
         (
             "words:",
             "word:",
-            "line 8, rules.0.when.word: is unknown; known here are heads, words, source, attributes",
+            "line 8, rules.0.when.word: is unknown; known here are heads, words, source, entities, attributes",
         ),
         (
             "probability: 0.7",
@@ -152,7 +157,8 @@ def test_empty_conditions_are_refused_for_they_match_everything(tmp_path: Path) 
     content = "rules:\n  - {name: all, kind: match, stream: news, when: {}}\n"
 
     assert problem(tmp_path, content) == (
-        "FILE, line 2, rules.0.when: is empty and would match every event; name heads, words, source or attributes"
+        "FILE, line 2, rules.0.when: is empty and would match every event; "
+        "name heads, words, source, entities or attributes"
     )
 
 
@@ -223,3 +229,64 @@ def test_the_version_of_a_rule_set_changes_with_any_rule_and_any_name() -> None:
 
     assert len({each.version for each in sets}) == 4
     assert RuleSet((rule("a", words="x"),)).version == sets[1].version
+
+
+# Rules that look at counts
+
+COUNTS = """
+rules:
+  - name: bad-share
+    kind: share
+    stream: news
+    head: sentiment
+    label: negative
+    group_by: entity
+    window: 1h
+    every: 30s
+    baseline: 14d
+"""
+
+
+def test_a_rule_on_counts_has_its_times_and_a_sensitivity_of_one_a_week(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(COUNTS)
+    rules = load_rules(str(path), LABELS)
+    [found] = rules.rules
+
+    assert isinstance(found, ShareRule)
+    assert (found.window, found.every, found.sensitivity) == (3_600_000_000, 30_000_000, 1.0)
+    assert rules.baseline == 14 * 86_400_000_000
+    assert ShareRule.model_validate(found.model_dump(mode="json")) == found
+
+
+def test_a_worker_takes_match_rules_only(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(COUNTS)
+
+    assert load_rules(str(path)).of("news") == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("window: 1h", "window: 20d", "line 9, rules.0.window: is longer than the baseline"),
+        ("window: 1h", "window: 2d", "line 9, rules.0.window: is too long: the baseline"),
+        ("window: 1h", "window: 5", "line 9, rules.0.window: is no length of time; write a number and s, m, h"),
+        ("every: 30s", "every: 15s", "line 10, rules.0.every: is no multiple of 10s, the tick"),
+        ("every: 30s", "every: 2h", "line 10, rules.0.every: is longer than the window"),
+        (
+            "label: negative",
+            "label: bad",
+            "line 7, rules.0.label: 'bad' is no label of sentiment; it has negative",
+        ),
+        ("head: sentiment", "head: mood", "line 6, rules.0.head: the model has no head 'mood' for news; it has"),
+        ("every: 30s", "colour: red", "line 10, rules.0.colour: is unknown; known here are name, kind, stream"),
+        ("every: 30s", "sensitivity: 0", "line 10, rules.0.sensitivity: Input should be greater than 0"),
+        ("every: 30s", "when: {}", "line 10, rules.0.when: is empty and would match every event"),
+        ("    label: negative\n", "", "line 3, rules.0.label: Field required"),
+    ],
+)
+def test_a_mistake_in_a_rule_on_counts_is_told_too(old: str, new: str, told: str, tmp_path: Path) -> None:
+    assert COUNTS.count(old) == 1
+
+    assert problem(tmp_path, COUNTS.replace(old, new)).startswith(f"FILE, {told}")

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
-from helpers import behavior, news, only, opened, place, rows, take
+from helpers import Languages, behavior, news, only, opened, place, rows, take
 
 from models.stub import StubScorer
 from pipeline import score, signature
@@ -108,11 +108,11 @@ async def test_a_repeated_attempt_after_an_outage_stores_the_signature(database_
     class Flaky(StubScorer):
         failed = False
 
-        def score(self, texts: Sequence[str], stream: str) -> list[Score]:
+        def score(self, texts: Sequence[str], stream: str, languages: Languages = None) -> list[Score]:
             if not self.failed:
                 self.failed = True
                 raise OutageError("the device is lost")
-            return super().score(texts, stream)
+            return super().score(texts, stream, languages)
 
     async with opened(database_url, scorer=Flaky()) as pipeline:
         await take(pipeline, [news(0, STORY)])

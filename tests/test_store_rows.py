@@ -194,6 +194,15 @@ async def test_a_score_is_stored_as_the_scorer_gave_it(database_url: str) -> Non
         }
 
 
+async def test_the_scorer_is_told_the_language_that_an_event_names(database_url: str) -> None:
+    scorer = CountingScorer()
+    async with opened(database_url, scorer=scorer) as pipeline:
+        await take(pipeline, [news(0, language="de"), news(1)])
+        await take(pipeline, [chat(0, language="fr")], where=place("chat"))
+        await take(pipeline, [behavior(0)], where=place("behavior"))
+        assert scorer.languages == ["de", None, "fr", None]
+
+
 async def test_an_embedding_is_one_byte_a_dimension_and_a_scale_that_normalises_it(database_url: str) -> None:
     async with opened(database_url) as pipeline:
         await take(pipeline, [news(0)])

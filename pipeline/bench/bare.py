@@ -14,7 +14,7 @@ def score_bare(scorer: Scorer, texts: Sequence[str], stream: str) -> Timing:
     begun, used = time.perf_counter(), time.process_time()
     if isinstance(scorer, OnnxScorer):
         batches = scorer.prepare(texts)
-        scores = scorer.interpret(batches, [scorer.infer(batch) for batch in batches], stream)
+        scores = scorer.interpret(batches, [scorer.infer(batch, stream) for batch in batches], stream)
     else:
         scores = scorer.score(texts, stream)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - used

@@ -9,12 +9,15 @@ from statistics import median
 
 from msgspec import Struct
 
+from models.runtime import OnnxScorer, load_scorer
 from pipeline.bench.bare import cpu_ratio, ratios, score_bare
 from pipeline.bench.drive import Timing, drive
+from pipeline.bench.heads import HeadCost, head_cost
 from pipeline.bench.load import made_texts, news_events, text_events, texts_of
 from pipeline.bench.site import Site, open_site
 from pipeline.bench.stages import STREAM, measure_stages
 from pipeline.compose import open_scorer
+from schemas.errors import UsageError
 
 DATABASES = ("postgresql", "sqlite")
 # Events over which the stages are timed, with the stub and with a model, which takes a thousand times longer.
@@ -24,7 +27,7 @@ _PACKAGES = ("salience", "onnxruntime", "faust-streaming", "aiokafka", "sqlalche
 
 
 class Plan(Struct, frozen=True):
-    """What to measure; `only` is model, engine or None for both."""
+    """What to measure; `only` is model, engine, heads, or None for the first two."""
 
     only: str | None = None
     events: int = 60_000
@@ -60,6 +63,7 @@ class Result(Struct):
     stages: dict[str, float] = {}
     engine: dict[str, float] = {}
     engine_stages: dict[str, dict[str, float]] = {}
+    heads: HeadCost | None = None
 
 
 def measure(plan: Plan, tell: Callable[[str], None]) -> Result:
@@ -71,11 +75,23 @@ def measure(plan: Plan, tell: Callable[[str], None]) -> Result:
     """
     result = Result(n={}, cpus=os.cpu_count() or 1, versions=_versions())
     texts = [] if plan.only == "engine" else _texts(plan)
+    if plan.only == "heads":
+        return _heads(result, plan, texts)
     with open_site(plan.database) as site:
         if texts:
             _model(result, plan, texts, site, tell)
         if plan.only != "model":
             _engine(result, plan, site, tell)
+    return result
+
+
+def _heads(result: Result, plan: Plan, texts: Sequence[str]) -> Result:
+    scorer = load_scorer(plan.bundle, cache_size=0)
+    if not isinstance(scorer, OnnxScorer):
+        raise UsageError("the stub has no encoder to compare with; give a bundle")
+    scorer.warm_up()
+    result.bundle, result.n["texts"] = scorer.bundle, len(texts)
+    result.heads = head_cost(scorer, texts, STREAM, plan.repeats)
     return result
 
 

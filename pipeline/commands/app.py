@@ -2,7 +2,21 @@
 
 import typer
 
-from pipeline.commands import db, dlq, forget, look, model, rules, run, runs, texts, topics
+from pipeline.commands import (
+    db,
+    dlq,
+    entities,
+    evaluate,
+    forget,
+    look,
+    model,
+    rules,
+    run,
+    runs,
+    texts,
+    topics,
+    train,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,9 +29,12 @@ run.register(app)
 texts.register(app)
 look.register(app)
 forget.register(app)
+evaluate.register(model.app)
 app.add_typer(topics.app, name="topics")
 app.add_typer(runs.app, name="runs")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(db.app, name="db")
 app.add_typer(rules.app, name="rules")
+train.register(model.app)
+app.add_typer(entities.app, name="entities")
 app.add_typer(model.app, name="model")

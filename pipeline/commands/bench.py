@@ -11,8 +11,10 @@ from pipeline.commands.output import JsonOption, command, err, out, show_json
 
 @command
 def bench(
+    context: typer.Context,
     only: Annotated[
-        Literal["model", "engine"] | None, typer.Option(help="Measure only this part; both by default.")
+        Literal["model", "engine", "heads"] | None,
+        typer.Option(help="Measure only this part; model and engine by default."),
     ] = None,
     events: Annotated[int, typer.Option(min=300, help="Events of the engine part.")] = 60_000,
     size: Annotated[int, typer.Option(min=300, help="Texts of the model part, at most.")] = 4096,
@@ -34,6 +36,8 @@ def bench(
 
     Example: salience bench --only engine --events 20000
     """
+    if context.invoked_subcommand is not None:
+        return
     plan = Plan(only, events, size, repeats, texts, bundle, database)
     result = measure(plan, lambda line: err.print(line, highlight=False))
     if json:
@@ -43,6 +47,14 @@ def bench(
 
 
 def _show(result: Result) -> None:
+    if result.heads is not None:
+        cost = result.heads
+        out.print(
+            f"{result.bundle}, {cost.texts:,} texts: encoder {cost.encoder:.2f} s, with all heads "
+            f"{cost.heads:.2f} s: {cost.ratio:.3f} of the encoder alone",
+            highlight=False,
+        )
+        return
     if result.ratio is not None:
         out.print(
             f"{result.bundle}, {result.n['texts']:,} texts, {result.cpus} CPUs: {result.texts_per_s:,.0f} texts/s "

@@ -6,17 +6,35 @@ from typing import Annotated, Any
 
 import typer
 
+from models.bundle import PRECISIONS, Precision
 from models.bundle import info as bundle_info
-from pipeline.commands import bundles
+from pipeline.commands import bundles, explain
+from pipeline.commands.benchmark import benchmark
 from pipeline.commands.output import JsonOption, command, err, out, settings_with, show_json
 from schemas.errors import ConfigError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Model bundles.")
 bundles.register(app)
+explain.register(app)
 
+app.command()(benchmark)
+
+PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16 (for CUDA) or int8 (for a CPU).")]
 BundleOption = Annotated[
     str | None, typer.Option("--bundle", help="Bundle folder; the packaged one when left out.")
 ]
+
+
+def check_precision(precision: str) -> Precision:
+    """The precision, if it is one.
+
+    Raises:
+        UsageError: it is not.
+    """
+    for known in PRECISIONS:
+        if precision == known:
+            return known
+    raise UsageError(f"the precision {precision!r} is unknown; choose fp32, fp16 or int8")
 
 
 @app.command()
@@ -35,16 +53,32 @@ def info(bundle: BundleOption = None, json: JsonOption = False) -> None:
         return
     for name in ("identity", "path", "bytes", "precision", "max_length"):
         out.print(f"{name:<12}{facts[name]}", highlight=False)
+    out.print(f"{'encoder':<12}{facts['base']['name']}, {facts['tuned']['tuning']}", highlight=False)
+    out.print(f"{'languages':<12}{', '.join(facts['languages']) or 'any'}", highlight=False)
     for head in facts["heads"]:
-        labels = ", ".join(head["labels"]) or "(a vector)"
-        out.print(f"{'head':<12}{head['name']} for {', '.join(head['streams'])}: {labels}", highlight=False)
+        for line in _head_lines(head):
+            out.print(line, highlight=False)
+
+
+def _head_lines(head: dict[str, Any]) -> list[str]:
+    """What a head answers, for whom, and from when on it keeps silent."""
+    labels = ", ".join(head["labels"]) or "(a vector)"
+    about = f" of what {head['spans']} finds" if head["spans"] else ""
+    streams = ", ".join(head["streams"]) or "no stream"
+    lines = [f"{'head':<12}{head['name']} ({head['kind']}{about}) for {streams}: {labels}"]
+    limits = [f"temperature {head['temperature']:g}"] if head["temperature"] != 1.0 else []
+    if head["unsure_below"]:
+        limits.append(f"unsure below {head['unsure_below']:g}")
+    if head["none_below"] is not None:
+        limits.append(f"none below a cosine of {head['none_below']:g}")
+    return lines + ([f"{'':<12}  {', '.join(limits)}"] if limits else [])
 
 
 @app.command()
 @command
 def export(
     to: Annotated[Path, typer.Option("--out", help="Folder of the new bundle; it must not exist yet.")],
-    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    precision: PrecisionOption = "fp32",
     bundle: BundleOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -52,15 +86,14 @@ def export(
 
     Example: salience model export --precision fp32 --out runs/fp32
     """
-    if precision not in ("fp32", "int8"):
-        raise UsageError(f"the precision {precision!r} is unknown; choose fp32 or int8")
+    kind = check_precision(precision)
     try:
         from models.export import export as write
     except ImportError as error:
         raise ConfigError(f"exporting needs {error.name}; pip install 'salience[train]'") from None
     chosen = settings_with().model.bundle if bundle is None else bundle
     err.print(f"exporting to {to} ...", style="dim")
-    parity: dict[str, Any] = asdict(write(chosen, precision, to))  # type: ignore[arg-type]
+    parity: dict[str, Any] = asdict(write(chosen, kind, to))
     if json:
         show_json({"out": str(to), "precision": precision, "parity": parity})
         return

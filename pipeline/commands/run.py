@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.bench import bench
+from pipeline.commands.bench_surge import surge
 from pipeline.commands.demo import demo
 from pipeline.commands.output import JsonOption, command, settings_with, show_json
 from pipeline.logs import configure
@@ -14,7 +15,10 @@ from pipeline.supervise import supervise
 def register(app: typer.Typer) -> None:
     app.command()(demo)
     app.command()(worker)
-    app.command()(bench)
+    group = typer.Typer()
+    group.callback(invoke_without_command=True)(bench)
+    group.command()(surge)
+    app.add_typer(group, name="bench")
 
 
 @command

@@ -1,8 +1,10 @@
 """salience send, backfill and score: texts from files and from the command line."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from msgspec import UnsetType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -13,7 +15,7 @@ from pipeline.commands.output import JsonOption, command, err, out, plain, run_a
 from pipeline.files import check_stream, count_rows, fields, read_lines
 from pipeline.scoring_texts import read_texts, score_texts
 from pipeline.send import Sender
-from schemas.scores import HeadResult, Score
+from schemas.scores import Answer, EntityResult, HeadResult, Score
 
 
 def register(app: typer.Typer) -> None:
@@ -102,27 +104,53 @@ def score(
     texts = read_texts(text)
     bundle, scores = score_texts(settings_with(), texts, check_stream(stream))
     if json:
-        rows = [{"text": each, "heads": found.heads, "truncated": found.truncated} for each, found in scores]
-        show_json({"bundle": bundle, "scores": rows})
+        show_json({"bundle": bundle, "scores": [_row(each, found) for each, found in scores]})
         return
     for each, found in scores:
         _show_score(each, found)
 
 
+def _row(text: str, score: Score) -> dict[str, Any]:
+    found: dict[str, Any] = {"text": text, "heads": score.heads, "truncated": score.truncated}
+    return found | ({"truncated_share": score.truncated_share} if score.truncated else {})
+
+
 def _show_score(text: str, score: Score) -> None:
     out.print(plain(text))
     for name, result in score.heads.items():
-        shown = "" if result.decision == "label" else f" ({result.decision})"
-        out.print(f"  {name:<12}{result.label}{shown}  {result.probability:.2f}  ", _words(result))
+        if isinstance(result.entities, UnsetType):
+            out.print(f"  {name:<12}{_said(result)}  {result.probability:.2f}  ", _words(result))
+        else:
+            _show_entities(name, result, result.entities)
     if not score.heads:
         out.print("  the bundle has no head for this stream", style="dim")
     if score.truncated:
-        out.print("  the text was longer than the model reads; the rest was left out", style="yellow")
+        share = f"{score.truncated_share:.0%} of it" if score.truncated_share else "the rest"
+        out.print(f"  the text was longer than the model reads; {share} was left out", style="yellow")
 
 
-def _words(result: HeadResult) -> Text:
+def _show_entities(name: str, result: HeadResult, entities: Sequence[EntityResult]) -> None:
+    if not entities or result.decision == "unsupported":
+        out.print(f"  {name:<12}{'none in this text' if result.decision == 'none' else _said(result)}")
+    for entity in entities:
+        out.print(f"  {name:<12}", plain(entity.text), f"  {entity.type}  {entity.probability:.2f}", sep="")
+        for judge, answer in entity.heads.items():
+            out.print(f"    {judge}  {_said(answer)}  {answer.probability:.2f}  ", _words(answer))
+
+
+def _said(answer: Answer) -> str:
+    """The label, or why there is none to act on."""
+    guess = f" ({answer.label}?)" if answer.label else ""
+    if answer.decision == "unsure":
+        return f"unsure{guess}"
+    if answer.decision == "none":
+        return f"none of these{guess}"
+    return f"unsupported language{guess}" if answer.decision == "unsupported" else answer.label
+
+
+def _words(answer: Answer) -> Text:
     shown = Text()
-    for word, weight in result.words:
+    for word, weight in answer.words:
         shown.append(f"{plain(word)} {weight:.2f}  ", style="bold" if weight >= 0.2 else "dim")
     return shown
 

@@ -59,7 +59,7 @@ class Demo:
         rules = load_rules(stage.rules).rules
         sending = f"in {options.duration * SENDING:.0f} seconds"
         title = f"a market day, all invented, {sending}" if options.input is None else f"events of {options.input}"
-        return State(options.duration, {rule.name: tuple(rule.when.heads) for rule in rules}, title)
+        return State(options.duration, {rule.name: tuple(rule.when.heads) for rule in rules if rule.when}, title)
 
     async def _course(self, stage: Stage, state: State) -> Result:
         source: Feed | None = None

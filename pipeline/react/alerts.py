@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline.gazetteer.mentions import identities
 from pipeline.rules import Conditions, MatchRule, RuleSet
 from pipeline.store.transaction import Transaction
 from pipeline.times import rfc3339
@@ -23,7 +24,10 @@ class MatchAlerts:
     """Applies the match rules of one stream."""
 
     def __init__(self, rules: RuleSet, stream: str, topic: str) -> None:
-        self._rules = [(rule, _words_pattern(rule.when.words), rule.definition) for rule in rules.of(stream)]
+        self._rules = [
+            (rule, _words_pattern(rule.when.words), identities(rule.when.entities), rule.definition)
+            for rule in rules.of(stream)
+        ]
         self._topic = topic
 
     async def react(self, transaction: Transaction, new: Sequence[NewEvent]) -> None:
@@ -39,8 +43,8 @@ class MatchAlerts:
         try:
             return [
                 _alert(rule, definition, new)
-                for rule, pattern, definition in self._rules
-                if _meets(rule.when, pattern, new)
+                for rule, pattern, wanted, definition in self._rules
+                if _meets(rule.when, pattern, wanted, new)
             ]
         except Exception as error:
             event = new.event
@@ -49,11 +53,13 @@ class MatchAlerts:
             ) from error
 
 
-def _meets(when: Conditions, pattern: "re.Pattern[str] | None", new: NewEvent) -> bool:
+def _meets(when: Conditions, pattern: "re.Pattern[str] | None", wanted: frozenset[str], new: NewEvent) -> bool:
     event = new.event
     if when.source and event.source not in when.source:
         return False
     if pattern is not None and pattern.search(event.text) is None:
+        return False
+    if wanted and wanted.isdisjoint(identities(event.entities or ())):
         return False
     if not all(_has(event.attributes.get(name), wanted) for name, wanted in when.attributes.items()):
         return False

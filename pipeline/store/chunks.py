@@ -232,9 +232,11 @@ def _outgoing(work: Work, events: Sequence[ScoredEvent], new: Sequence[int]) -> 
 def _scored(work: Work, scored: ScoredEvent) -> Outgoing:
     event = scored.event
     truncated = scored.score is not None and scored.score.truncated
+    share = scored.score.truncated_share if scored.score is not None and truncated else None
     return Outgoing(
-        event.source, event.id, event.time, event.key, work.bundle, truncated, scored.heads, event.record.offset
-    )
+        event.source, event.id, event.time, event.key, work.bundle, truncated, scored.heads, event.record.offset,
+        share or None,
+    )  # fmt: skip
 
 
 def _offset(outgoing: Outgoing) -> int:

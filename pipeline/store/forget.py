@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +22,7 @@ from pipeline.work import PARTITION_HEADER, Message, ScoredEvent, alert_name, en
 from schemas.errors import UsageError
 from schemas.events import Line
 from schemas.messages import BehaviorData, ChatData
+from schemas.scores import EntityResult, HeadResult
 from schemas.tables import alerts, events, instance, outbox, progress, scores
 
 # Columns of an event that tell what was said, or by whom.
@@ -176,12 +177,17 @@ async def _blank_rows(connection: AsyncConnection, ids: Sequence[int], moment: i
 async def _blank_scores(connection: AsyncConnection, ids: Sequence[int]) -> None:
     query = select(scores.c.event, scores.c.bundle, scores.c.heads).where(scores.c.event.in_(ids))
     bare = [
-        {"of": event, "by": bundle, "bare": {name: head | {"words": []} for name, head in heads.items()}}
+        {"of": event, "by": bundle, "bare": {name: _without_text(head) for name, head in heads.items()}}
         for event, bundle, heads in await connection.execute(query)
     ]
     if bare:
         one = update(scores).where(scores.c.event == bindparam("of"), scores.c.bundle == bindparam("by"))
         await connection.execute(one.values(heads=bindparam("bare"), embedding=None, scale=None), bare)
+
+
+def _without_text(head: Mapping[str, Any]) -> dict[str, Any]:
+    """A head's stored result without what it took from the text: words, and entities where it finds such."""
+    return {name: [] if name in ("words", "entities") else value for name, value in head.items()}
 
 
 async def _of_alerts(
@@ -242,7 +248,7 @@ def _blank_if(each: ScoredEvent, moments: Sequence[int]) -> None:
     if latest is None or each.forgotten is not None or each.event.time > latest:
         return
     event, data = each.event, each.event.data
-    each.forgotten, each.signature = latest, None
+    each.forgotten, each.signature, event.mentions = latest, None, ()
     # Should it become a dead letter, that one holds nothing either.
     event.record = Line(event.record.offset, None, None, event.record.timestamp)
     if isinstance(data, BehaviorData):
@@ -251,9 +257,14 @@ def _blank_if(each: ScoredEvent, moments: Sequence[int]) -> None:
     elif isinstance(data, ChatData):
         event.data = msgspec.structs.replace(data, customer=None, text="", language=None, attributes=None)
         if each.score is not None:
-            heads = {name: msgspec.structs.replace(head, words=[]) for name, head in each.score.heads.items()}
+            heads = {name: _bare(head) for name, head in each.score.heads.items()}
             each.score = msgspec.structs.replace(each.score, heads=heads, embedding=b"", scale=0.0)
             each.heads = encode_heads(each.score)
+
+
+def _bare(head: HeadResult) -> HeadResult:
+    found: list[EntityResult] | UnsetType = UNSET if head.entities is UNSET else []
+    return msgspec.structs.replace(head, words=[], entities=found)
 
 
 async def _blank_met(

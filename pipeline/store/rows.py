@@ -66,7 +66,7 @@ def _news(data: Sequence[NewsData], scored: Sequence[ScoredEvent]) -> dict[str, 
         "title": [each.title for each in data],
         "url": [each.url for each in data],
         "language": [each.language for each in data],
-        "entities": [_json(each.entities) for each in data],
+        "entities": _entities(scored),
     }
 
 
@@ -78,7 +78,12 @@ def _chat(data: Sequence[ChatData], scored: Sequence[ScoredEvent]) -> dict[str, 
         "role": [each.role for each in data],
         "kind": [each.kind for each in data],
         "channel": [each.channel for each in data],
+        "entities": _entities(scored),
     }
+
+
+def _entities(scored: Sequence[ScoredEvent]) -> list[str | None]:
+    return [_json(each.event.entities) for each in scored]
 
 
 def _behavior(data: Sequence[BehaviorData], scored: Sequence[ScoredEvent]) -> dict[str, list[Any]]:

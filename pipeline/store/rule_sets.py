@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from pipeline.rules import MatchRule, RuleSet
+from pipeline.rules import RuleSet
 from pipeline.store.database import Database
 from schemas.errors import ConfigError
 from schemas.tables import rule_sets
@@ -45,7 +45,7 @@ async def used_rules(database: Database, since: int) -> list[RuleSet]:
 
 def _read(version: str, content: list[dict[str, Any]]) -> RuleSet:
     try:
-        return RuleSet(tuple(MatchRule.model_validate(each) for each in content))
+        return RuleSet.of_content(content)
     except ValidationError as error:
         raise ConfigError(
             f"the rules {version} that workers use cannot be read by this release ({error.errors()[0]['msg']}); "

@@ -1,0 +1,116 @@
+"""Detections are scored by the benchmark's published rules, and a back-test says what would have fired."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.bench.nab import Topic, points
+from pipeline.commands.app import app
+from pipeline.surge.series import Series, read_series
+from schemas.errors import UsageError
+
+RULES = "rules:\n  - {name: much, kind: volume, stream: news, every: 15m}\n"
+KEYS = [
+    *("score", "windows_hit", "windows", "false_per_topic_week"),
+    *("commercial_score", "ewma_score", "per_topic"),
+]
+
+
+def topic() -> Topic:
+    return Topic(Series("t", 0.0, 300.0, np.zeros(4000)), ((1000, 1099), (3000, 3099)))
+
+
+def test_nothing_found_scores_0_and_every_window_at_its_beginning_100() -> None:
+    assert points(topic(), []).score == 0
+    assert points(topic(), [1000, 3000]).score == pytest.approx(100)
+
+
+def test_a_later_detection_earns_less_and_the_first_one_counts() -> None:
+    early, late = points(topic(), [1000, 1050]), points(topic(), [1050])
+
+    assert early.points == pytest.approx(0.0)
+    assert -0.5 < late.points < early.points
+
+
+def test_a_false_alert_costs_0_11_and_less_just_behind_a_window() -> None:
+    assert points(topic(), [900]).points == pytest.approx(-2.11)
+    assert points(topic(), [2000]).points == pytest.approx(-2.11)
+    assert -2.11 < points(topic(), [1110]).points < -2
+
+
+def test_what_falls_into_the_first_part_of_a_file_is_not_scored() -> None:
+    assert points(topic(), [10, 599]).false == 0
+    assert points(topic(), [600]).false == 1
+
+
+def written(folder: Path, times: float = 6.0) -> Path:
+    """A folder of one topic: three weeks of quarters of an hour, with one surge in its window."""
+    rng = np.random.default_rng(6)
+    counts = rng.poisson(20, 21 * 96)
+    counts[1700:1708] = counts[1700:1708] * times
+    moments = np.datetime64("2024-05-01T00:00:00") + np.arange(len(counts)) * np.timedelta64(900, "s")
+    rows = "".join(f"{moment},{count}\n" for moment, count in zip(moments, counts, strict=True))
+    (folder / "acme.csv").write_text("timestamp,value\n" + rows.replace("T", " "))
+    window = [str(moments[1690]).replace("T", " ") + ".000000", str(moments[1740]).replace("T", " ") + ".000000"]
+    (folder / "windows.json").write_text(json.dumps({"acme.csv": [window]}))
+    return folder
+
+
+def test_the_benchmark_says_what_it_should(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["bench", "surge", "--nab", str(written(tmp_path)), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.splitlines()[-1])
+
+    assert list(found) == KEYS
+    assert (found["windows_hit"], found["windows"]) == (1, 1)
+    assert found["score"] > 60
+
+
+def test_a_folder_without_windows_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["bench", "surge", "--nab", str(tmp_path)])
+
+    assert done.exit_code == 2
+    assert "windows.json cannot be read" in done.output
+
+
+def test_a_back_test_says_what_would_have_fired_and_draws_it(tmp_path: Path) -> None:
+    rules, plot = tmp_path / "rules.yaml", tmp_path / "plot.svg"
+    rules.write_text(RULES)
+    words = ["--counts", str(written(tmp_path) / "acme.csv"), "--plot", str(plot), "--json"]
+    done = CliRunner().invoke(app, ["rules", "backtest", str(rules), *words])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.splitlines()[-1])
+    alerts = [each for each in found["alerts"] if each["start"].startswith("2024-05-18")]
+
+    assert len(alerts) == 1
+    assert set(alerts[0]) == {"rule", "group", "start", "end", "value", "baseline", "odds"}
+    assert (alerts[0]["rule"], alerts[0]["group"]) == ("much", "acme")
+    assert "times the usual; expected once in" in alerts[0]["odds"]
+    assert found["summary"]["alerts_per_week"]["acme"] == pytest.approx(len(found["alerts"]) / 3, abs=0.01)
+    assert plot.read_text().count('class="alert"') == len(found["alerts"])
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("time,value\n", "has no columns timestamp and value"),
+        ("timestamp,value\nyesterday,1\n", "line 2: 'yesterday' is no time"),
+        ("timestamp,value\n2024-05-31T09:00:00Z,-1\n", "line 2: '-1' is no count"),
+        ("timestamp,value\n2024-05-31T09:00:00Z,1\n", "fewer than two moments"),
+    ],
+)
+def test_a_series_that_cannot_be_read_is_refused_with_its_line(content: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "counts.csv"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=told):
+        read_series(str(path))
+
+
+def test_moments_that_are_absent_count_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "counts.csv"
+    path.write_text("timestamp,value\n" + "".join(f"2024-05-31T09:0{minute}:00Z,5\n" for minute in (0, 1, 2, 5)))
+
+    assert read_series(str(path)).counts.tolist() == [5, 5, 5, 0, 0, 5]
