@@ -1,17 +1,20 @@
-"""What the heads cost: all of them, spans included, beside the encoder alone, on the same batches in turn."""
+"""What the heads cost: all of them, spans included, beside the encoder alone, on the same batches in turn.
+
+In CPU time of one thread, which whatever else runs on the machine moves little.
+"""
 
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import Protocol
 
 from msgspec import Struct
 
-from models.runtime import OnnxScorer
 from models.tokens import Batch
 
 
 class HeadCost(Struct):
-    """Seconds for all texts, medians of the runs; `ratio` is the median of each run's all heads over encoder."""
+    """CPU seconds for all texts, medians of the runs; `ratio` is the median of all heads over the encoder."""
 
     texts: int
     encoder: float
@@ -20,7 +23,15 @@ class HeadCost(Struct):
     ratios: list[float]
 
 
-def head_cost(scorer: OnnxScorer, texts: Sequence[str], stream: str, repeats: int) -> HeadCost:
+class Asks(Protocol):
+    """The part of `OnnxScorer` that is timed; it must run on one thread."""
+
+    def prepare(self, texts: Sequence[str]) -> list[Batch]: ...
+    def embed(self, batch: Batch) -> object: ...
+    def infer(self, batch: Batch, stream: str) -> object: ...
+
+
+def head_cost(scorer: Asks, texts: Sequence[str], stream: str, repeats: int) -> HeadCost:
     """Time the encoder with its sentence vector, and everything that a stream's texts are asked."""
     batches = scorer.prepare(texts)
     encoder: list[float] = []
@@ -33,7 +44,7 @@ def head_cost(scorer: OnnxScorer, texts: Sequence[str], stream: str, repeats: in
 
 
 def _seconds(batches: Sequence[Batch], step: Callable[[Batch], object]) -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     for batch in batches:
         step(batch)
-    return time.perf_counter() - begun
+    return time.process_time() - begun

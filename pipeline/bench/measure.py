@@ -86,7 +86,7 @@ def measure(plan: Plan, tell: Callable[[str], None]) -> Result:
 
 
 def _heads(result: Result, plan: Plan, texts: Sequence[str]) -> Result:
-    scorer = load_scorer(plan.bundle, cache_size=0)
+    scorer = load_scorer(plan.bundle, threads=1, cache_size=0)
     if not isinstance(scorer, OnnxScorer):
         raise UsageError("the stub has no encoder to compare with; give a bundle")
     scorer.warm_up()

@@ -50,7 +50,7 @@ def _show(result: Result) -> None:
     if result.heads is not None:
         cost = result.heads
         out.print(
-            f"{result.bundle}, {cost.texts:,} texts: encoder {cost.encoder:.2f} s, with all heads "
+            f"{result.bundle}, {cost.texts:,} texts: encoder {cost.encoder:.2f} s of CPU, with all heads "
             f"{cost.heads:.2f} s: {cost.ratio:.3f} of the encoder alone",
             highlight=False,
         )
