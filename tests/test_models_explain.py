@@ -95,11 +95,8 @@ def test_words_without_weight_are_no_strongest_words() -> None:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("torch", reason="needs torch: install salience[train]")
-    from tiny_bundle import tiny_bundle
-
-    return tiny_bundle(tmp_path_factory.mktemp("tiny"))
+def bundle(tiny: Path) -> Path:
+    return tiny
 
 
 def explained(bundle: Path, texts: list[str], stream: str = "news", relevance: Any = None) -> list[Explanation]:

@@ -56,7 +56,7 @@ def test_a_stopped_run_says_that_the_same_command_goes_on(
     [
         (
             ["nowhere"],
-            "There is no recipe nowhere; give a TOML file, or one of those that come along: market-minilm",
+            "There is no recipe nowhere; give a TOML file, or one of those that come along: ",
         ),
         (["market-minilm", "--precision", "fp8"], "the precision 'fp8' is unknown; choose fp32, fp16 or int8"),
     ],
