@@ -163,3 +163,5 @@ class AlertRow(Struct):
     event: int | None = None
     end: int | None = None
     version: int = 1
+    # Names of who is told beside the topic.
+    receivers: tuple[str, ...] = ()

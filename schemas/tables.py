@@ -15,6 +15,7 @@ from sqlalchemy import (
     text,
 )
 
+from schemas import counting
 from schemas.metadata import Json, RowId, metadata
 from schemas.registry import activations, bundles, embedding_dependents
 
@@ -165,11 +166,14 @@ alerts = Table(
     Column("definition", Text, nullable=False),
     Column("bundle", Text, nullable=False),
     Column("evidence", Json, nullable=False),
+    # Names of who is told beside the topic.
+    Column("receivers", Json),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     UniqueConstraint("rule", "group", "episode"),
     Index(None, "created_at"),
     Index(None, "event"),
+    Index("ix_alerts_open", "stream", postgresql_where=counting.OPEN, sqlite_where=counting.OPEN),
 )
 
 # What could not be used, bytes untouched. `identity` is the hash of where it came from.
@@ -300,13 +304,14 @@ subjects = Table(
 )
 
 # Event time of a stream (run empty: live; else that of a back-fill). While all partitions are idle it goes on
-# from `idle_base` at the clock's pace; `held_since` says since when partitions without an owner hold it.
+# from `idle_base` at the clock's pace. Decisions of rules are taken up to `decided_tick`.
 watermarks = Table(
     "watermarks",
     metadata,
     Column("stream", Text, primary_key=True),
     Column("run", Text, primary_key=True),
     Column("closed_tick", BigInteger, nullable=False),
+    Column("decided_tick", BigInteger, nullable=False, server_default="-1"),
     Column("watermark", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("idle_since", BigInteger),
@@ -330,7 +335,7 @@ closings = Table(
     Index(None, "closed_at"),
 )
 
-# Back-fills. Their rows count for live rules from `attached_tick` on.
+# Back-fills. Their rows count for live rules from `attached_tick` on, once they are `counted`.
 runs = Table(
     "runs",
     metadata,
@@ -341,6 +346,7 @@ runs = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
     Column("attached_tick", BigInteger),
+    Column("counted", Boolean, nullable=False, server_default=text("false")),
 )
 
 # Versions of the rules file as workers met them.
@@ -350,7 +356,6 @@ rule_sets = Table(
     Column("version", Text, primary_key=True),
     Column("rules", Json, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    Column("active_tick", BigInteger),
     # Microseconds of stored events that its rules look back on, and when a worker last worked by it.
     Column("baseline", BigInteger),
     Column("used_at", BigInteger),
@@ -363,6 +368,7 @@ __all__ = [
     "attempts",
     "bundles",
     "closings",
+    "counting",
     "dead_letters",
     "embedding_dependents",
     "events",

@@ -4,16 +4,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from pipeline.gazetteer.mentions import identities
+from pipeline.notify import messages
 from pipeline.rules import Conditions, MatchRule, RuleSet
 from pipeline.store.transaction import Transaction
-from pipeline.times import rfc3339
-from pipeline.work import AlertRow, Message, NewEvent, alert_name
+from pipeline.work import AlertRow, NewEvent
 from schemas.errors import ReactionError
 from schemas.events import Event
-from schemas.messages import Alert
 from schemas.scores import Score
 
 # Characters of the text that an alert quotes.
@@ -37,7 +34,7 @@ class MatchAlerts:
         if not found:
             return
         stored = await transaction.add_alerts(found)
-        await transaction.send([_message(self._topic, alert) for _, alert in stored])
+        await transaction.send([each for _, alert in stored for each in messages(self._topic, alert)])
 
     def _matches(self, new: NewEvent) -> list[AlertRow]:
         try:
@@ -117,25 +114,3 @@ def _evidence(event: Event, score: Score | None) -> dict[str, Any]:
             for name, result in heads.items()
         },
     }
-
-
-def _message(topic: str, alert: AlertRow) -> tuple[str, Message, int | None]:
-    identity = alert_name(alert.rule, alert.group, alert.episode)
-    body = Alert(
-        id=identity,
-        rule=alert.rule,
-        group=alert.group,
-        episode=alert.episode,
-        kind=alert.kind,
-        state=alert.state,
-        version=alert.version,
-        severity=alert.severity,
-        stream=alert.stream,
-        start=rfc3339(alert.start),
-        end=None if alert.end is None else rfc3339(alert.end),
-        definition=alert.definition,
-        bundle=alert.bundle,
-        evidence=alert.evidence,
-    )
-    message = Message(topic, identity.encode(), msgspec.json.encode(body), version=alert.version)
-    return f"{identity}:{alert.state}:topic:{topic}", message, alert.event

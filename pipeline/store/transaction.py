@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.store import bulk, outbox
+from pipeline.store import outbox
+from pipeline.store.alerts import insert_alerts
 from pipeline.work import AlertRow, Message
 from schemas.events import Place
-from schemas.tables import alerts
 
 
 class Transaction:
@@ -27,36 +27,7 @@ class Transaction:
 
     async def add_alerts(self, found: Sequence[AlertRow]) -> list[tuple[int, AlertRow]]:
         """Store alerts that are not there yet; returns the new ones with their row ids."""
-        rows = [
-            {
-                "rule": each.rule,
-                "group": each.group,
-                "episode": each.episode,
-                "kind": each.kind,
-                "state": each.state,
-                "version": each.version,
-                "severity": each.severity,
-                "stream": each.stream,
-                "event": each.event,
-                "run": self.place.run,
-                "start_time": each.start,
-                "end_time": each.end,
-                "visible_tick": each.visible_tick,
-                "definition": each.definition,
-                "bundle": each.bundle,
-                "evidence": each.evidence,
-                "created_at": self.now,
-                "updated_at": self.now,
-            }
-            for each in found
-        ]
-        stored = await bulk.insert_returning(self.connection, alerts, rows, ["rule", "group", "episode", "id"])
-        ids = {(rule, group, episode): row_id for rule, group, episode, row_id in stored}
-        new = []
-        for each in found:
-            row_id = ids.pop((each.rule, each.group, each.episode), None)
-            if row_id is not None:
-                new.append((row_id, each))
+        new = await insert_alerts(self.connection, found, self.place.run, self.now)
         self.alerts += len(new)
         return new
 
