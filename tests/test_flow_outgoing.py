@@ -48,6 +48,7 @@ async def test_an_alert_is_raised_with_the_attention_words_as_evidence(
             "end_time": None,
             "visible_tick": event["visible_tick"],
             "definition": pipeline.rules.rules[0].definition,
+            "receivers": None,
             "bundle": STUB_BUNDLE,
             "created_at": NOW,
             "updated_at": NOW,
