@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from models.scorer import Countable
 from models.text import require_known
 from schemas.errors import BundleError
 
@@ -121,6 +122,14 @@ class Bundle:
             head.name: head.labels
             for head in self.manifest.heads
             if head.kind in ("label", "entity") and stream in head.streams
+        }
+
+    def countable(self, stream: str) -> dict[str, Countable]:
+        """Heads that name one label of a text or of an entity, with what they confuse."""
+        return {
+            head.name: Countable(head.labels, head.confusion)
+            for head in self.manifest.heads
+            if head.kind in ("label", "span") and stream in head.streams
         }
 
     def answering(self, stream: str) -> tuple[str, ...]:

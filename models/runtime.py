@@ -12,7 +12,7 @@ from models.entities import Found, find_entities
 from models.graphs import Graphs
 from models.interpret import Inferred, Interpreter, Outputs, softmax
 from models.language import unsupported
-from models.scorer import Scorer
+from models.scorer import Countable, Scorer
 from models.spans import relations
 from models.stub import StubScorer
 from models.text import normalise
@@ -90,6 +90,10 @@ class OnnxScorer:
     def labels(self, stream: str) -> dict[str, tuple[str, ...]]:
         """Labels of each head that answers for a stream's texts, in head order."""
         return self._bundle.labels(stream)
+
+    def countable(self, stream: str) -> dict[str, Countable]:
+        """Heads that name one label of a text or of an entity, with what they confuse."""
+        return self._bundle.countable(stream)
 
     def score(
         self, texts: Sequence[str], stream: str, languages: Sequence[str | None] | None = None
@@ -222,14 +226,15 @@ def load_banks(bundle: Bundle) -> dict[str, NDArray[np.float32]]:
 
 
 def labels_of(bundle: str, stream: str) -> dict[str, tuple[str, ...]]:
-    """Labels of each head for a stream, read from the bundle's manifest without loading its model.
+    """Labels of each head for a stream, those for entities included, read without loading the model.
 
     Raises:
         BundleError: as `load_bundle`.
     """
     if bundle == "stub":
         return StubScorer().labels(stream)
-    return load_bundle(bundle).labels(stream)
+    found = load_bundle(bundle)
+    return {**found.labels(stream), **{name: each.labels for name, each in found.countable(stream).items()}}
 
 
 def load_scorer(

@@ -1,9 +1,16 @@
 """The one way in to a model: what the pipeline asks of a scorer, whichever it is."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from schemas.scores import Score
+
+
+class Countable(NamedTuple):
+    """A head's labels, and how many calibration texts of each (rows) were found to be which; () if unknown."""
+
+    labels: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...] = ()
 
 
 class Scorer(Protocol):
@@ -18,6 +25,9 @@ class Scorer(Protocol):
 
     def labels(self, stream: str) -> dict[str, tuple[str, ...]]:
         """Labels of each head that answers for a stream's texts, in head order."""
+
+    def countable(self, stream: str) -> dict[str, "Countable"]:
+        """Heads that name one label of a text or of an entity, with what they confuse."""
 
     def score(
         self, texts: Sequence[str], stream: str, languages: Sequence[str | None] | None = None

@@ -6,6 +6,7 @@ from itertools import accumulate
 from zlib import crc32
 
 from models.interpret import WORD_CHARACTERS
+from models.scorer import Countable
 from schemas.errors import ScoringError
 from schemas.labels import SENTIMENTS, TOPICS
 from schemas.scores import HeadResult, Score, Word
@@ -47,6 +48,10 @@ class StubScorer:
     def labels(self, stream: str) -> dict[str, tuple[str, ...]]:
         """Labels of the heads of a stream."""
         return {name: _LABELS[name] for name in self.heads(stream)}
+
+    def countable(self, stream: str) -> dict[str, Countable]:
+        """All heads of a stream; what they confuse is not known."""
+        return {name: Countable(labels) for name, labels in self.labels(stream).items()}
 
     def score(
         self, texts: Sequence[str], stream: str, languages: Sequence[str | None] | None = None

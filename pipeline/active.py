@@ -8,6 +8,7 @@ import structlog
 from models.scorer import Scorer
 from pipeline.rules import RuleSet, check_served
 from pipeline.store.bundles import Activation, Registered, in_force, read_activations
+from pipeline.store.confusions import remember_confusions
 from pipeline.store.database import Database
 from schemas.errors import BundleError, ConfigError
 from schemas.labels import STREAMS
@@ -73,6 +74,7 @@ class ActiveBundle:
             raise self._explained(failure, made)
         scorer = task.result()
         if scorer.bundle != self._last:
+            await remember_confusions(self._database, scorer)
             self._last = scorer.bundle
             log.info("scoring", bundle=scorer.bundle, since_tick=None if made is None else made.active_tick)
         return scorer
@@ -101,6 +103,18 @@ class ActiveBundle:
     async def keep(self, now: int) -> None:
         """Whatever is decided later, what is in force at `now` scores to the end."""
         self._kept = await self.at(now)
+
+    def labels(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """What every bundle that is loaded can say, by stream and head: what a rule may name."""
+        loaded = [labels_by_stream(each.result()) for each in self._scorers.values() if _loaded(each)]
+        common: dict[str, dict[str, tuple[str, ...]]] = {stream: {} for stream in STREAMS}
+        for stream, heads in (loaded[0] if loaded else {}).items():
+            for name, labels in heads.items():
+                if all(name in other[stream] for other in loaded):
+                    common[stream][name] = tuple(
+                        each for each in labels if all(each in other[stream][name] for other in loaded)
+                    )
+        return common
 
     def close(self) -> None:
         """Nothing waits for a bundle any more."""
@@ -159,8 +173,14 @@ class ActiveBundle:
 
 
 def labels_by_stream(scorer: Scorer) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Labels of each head, by stream."""
-    return {stream: scorer.labels(stream) for stream in STREAMS}
+    """Labels of each head, those for entities included, by stream."""
+    return {
+        stream: {
+            **scorer.labels(stream),
+            **{name: each.labels for name, each in scorer.countable(stream).items()},
+        }
+        for stream in STREAMS
+    }
 
 
 def _identity(bundle: Registered | None) -> str | None:

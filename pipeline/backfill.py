@@ -71,7 +71,7 @@ async def backfill(
         tally.seconds = round(time.monotonic() - begun, 3)
         progress(tally)
 
-    async with await compose(settings) as pipeline, _outlet(settings, notify) as outlet:
+    async with await compose(settings, announces=False) as pipeline, _outlet(settings, notify) as outlet:
         await through_outage(
             lambda: runs.begin(pipeline.database, place, path, notify, started),
             settings.database.outage_deadline,

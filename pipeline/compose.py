@@ -17,15 +17,20 @@ from pipeline.gazetteer.match import load_gazetteer
 from pipeline.gazetteer.mentions import Mentions
 from pipeline.lane import Lane
 from pipeline.observe import Observer
+from pipeline.react import Reaction
 from pipeline.react.alerts import MatchAlerts
+from pipeline.react.counts import CountEvents
+from pipeline.rule_watch import RuleWatch
 from pipeline.rules import RuleSet, load_rules
 from pipeline.score import Scoring
 from pipeline.settings import Settings
 from pipeline.store.bundles import Registered
 from pipeline.store.chunks import ChunkStore
 from pipeline.store.database import ANSWER, Database
+from pipeline.store.decide import Decisions
 from pipeline.store.migrate import Instance, check
 from pipeline.store.rule_sets import remember_rules
+from pipeline.store.rulebook import Rulebook
 from pipeline.times import Now, now
 from pipeline.topics import Topics
 
@@ -53,20 +58,22 @@ class Pipeline:
         self._now = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._scoring = Scoring(active, database, self._thread, mentions)
-        self._store = ChunkStore(database, instance)
         self._topics = Topics(settings.broker.prefix)
+        self._store = ChunkStore(database, instance, Rulebook(rules, instance.tick))
+        self._decisions = Decisions(database, instance.tick, self._topics.alerts)
+        self.watch = RuleWatch(database, instance.tick, settings.rules.file, rules, active.labels)
 
     def flow(self, stream: str, outlet: Outlet, notify: bool = True) -> Flow:
         """The way of one stream's chunks."""
-        reactions = [MatchAlerts(self.rules, stream, self._topics.alerts)]
+        reactions: list[Reaction] = [MatchAlerts(self._topics.alerts), CountEvents()]
         return Flow(
             Decoder(stream, self.instance.hash_key, self.settings.events),
             self._scoring,
             self._store,
+            self._decisions,
             reactions,
             outlet,
             topic=self._topics.inputs[stream],
-            rules=self.rules.version if self.rules.rules else None,
             deadline=self.settings.database.outage_deadline,
             now=self._now,
             observer=self.observer,
@@ -98,10 +105,13 @@ class Pipeline:
         await self.database.close()
 
 
-async def compose(settings: Settings, *, scorer: Scorer | None = None, clock: Now = now) -> Pipeline:
+async def compose(
+    settings: Settings, *, scorer: Scorer | None = None, clock: Now = now, announces: bool = True
+) -> Pipeline:
     """Open the database, load the active bundle, the rules and the gazetteer.
 
-    `scorer` takes the place of the bundle that the settings name.
+    `scorer` takes the place of the bundle that the settings name. `announces`: the rules of the settings are to be
+    in force; a back-fill goes by its own and changes nothing for workers.
 
     Raises:
         ConfigError: one of them is not usable, with the mend.
@@ -124,7 +134,10 @@ async def compose(settings: Settings, *, scorer: Scorer | None = None, clock: No
         gazetteer = await asyncio.to_thread(load_gazetteer, settings.entities.gazetteer)
         await remember_rules(database, active.rules, moment)
         mentions = None if gazetteer is None else Mentions(gazetteer)
-        return Pipeline(settings, database, instance, active, active.rules, clock, mentions)
+        pipeline = Pipeline(settings, database, instance, active, active.rules, clock, mentions)
+        if announces:
+            await pipeline.watch.begin(moment)
+        return pipeline
     except BaseException:
         if active is not None:
             active.close()

@@ -16,6 +16,7 @@ from pipeline.react import Reaction
 from pipeline.retry import through_outage
 from pipeline.score import Scoring
 from pipeline.store.chunks import ChunkStore
+from pipeline.store.decide import Decisions
 from pipeline.store.ticks import Closed
 from pipeline.store.transaction import Transaction
 from pipeline.times import Now
@@ -38,11 +39,11 @@ class Flow:
         decoder: Decoder,
         scoring: Scoring,
         store: ChunkStore,
+        decisions: Decisions,
         reactions: Sequence[Reaction],
         outlet: Outlet,
         *,
         topic: str,
-        rules: str | None,
         deadline: float,
         now: Now,
         observer: Observer,
@@ -52,10 +53,10 @@ class Flow:
         self._decoder = decoder
         self._scoring = scoring
         self._store = store
+        self._decisions = decisions
         self._reactions = reactions
         self._outlet = outlet
         self._topic = topic
-        self._rules = rules
         self._deadline = deadline
         self._now = now
         self._observer = observer
@@ -82,9 +83,7 @@ class Flow:
                     lambda: self._scoring.score(chunk.place.stream, events, now), end
                 )
         dead += unscorable
-        work = Work(
-            chunk.place, chunk.records, scored, dead, now, bundle, self._rules, self._notify, again=chunk.again
-        )
+        work = Work(chunk.place, chunk.records, scored, dead, now, bundle, self._notify, again=chunk.again)
         counted = self._dead_share.enter(work)
         async with turn("store"):
             with self._observer.stage("store"):
@@ -97,15 +96,17 @@ class Flow:
         return applied
 
     async def close(self, stream: str, now: int) -> Closed:
-        """Close the ticks that the stream's watermark has passed, in a transaction of its own.
+        """Close the ticks that the stream's watermark has passed, and decide on them.
 
-        Any worker may call this on a timer: a tick is closed once, and afterwards nothing enters it. `now` in
-        microseconds.
+        In transactions of their own, by any worker on a timer: a tick is closed and decided on once, and nothing
+        enters it afterwards. `now` in microseconds.
 
         Raises:
             DatabaseError: the database is away; the next call closes what is due.
         """
-        return await self._store.close(stream, self._topic, now)
+        closed = await self._store.close(stream, self._topic, now)
+        await self._decisions.take(stream, now)
+        return closed
 
     async def _apply(self, work: Work, end: float) -> Applied:
         """The chunk's transaction; a chunk that is refused is halved until the culprit stands alone."""

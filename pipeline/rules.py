@@ -149,7 +149,9 @@ class CountRule(_Rule):
     """What the rules that look at counts have in common; times in microseconds.
 
     group_by: entity, source, topic, or any attribute; each group is judged by itself. sensitivity: expected false
-    alerts a week over all groups.
+    alerts a week over all groups. counts: a story once, however often it is repeated (distinct), or every event
+    (raw). hold: for so long evidence must last before the alert fires. rearm: after so long without evidence it is
+    resolved, and can come again.
     """
 
     when: Conditions | None = None
@@ -159,6 +161,9 @@ class CountRule(_Rule):
     every: Duration = Field("1m", validate_default=True)
     minimum: int = Field(3, ge=1)
     sensitivity: float = Field(1.0, gt=0.0, le=20.0)
+    counts: Literal["distinct", "raw"] = "distinct"
+    hold: Duration = Field("0s", validate_default=True)
+    rearm: Duration = Field("6h", validate_default=True)
     receivers: tuple[str, ...] = ()
 
     _one_receiver = field_validator("receivers", mode="before")(_as_tuple)
@@ -185,6 +190,8 @@ class CountRule(_Rule):
     def _within_window(cls, value: int, info: ValidationInfo) -> int:
         if value > info.data.get("window", value):
             raise ValueError("is longer than the window; what comes between would be seen by no decision")
+        if info.data.get("window", value) % value:
+            raise ValueError("does not divide the window, which is a whole number of such steps")
         return value
 
 

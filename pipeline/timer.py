@@ -54,11 +54,12 @@ class Timer:
                 await self._step("beat", lambda: self._assignment.beat(self._fetched))
                 await self._step("close", self._close)
             await self._step("outbox", self._sweep)
+            await self._step("rules", lambda: self._pipeline.watch.look(now()))
             await self._step("bundles", lambda: self._pipeline.active.refresh(now()))
             if rounds % _TOPICS == 0:
                 await self._step("topics", self._assignment.check)
             if rounds % _RULES == 0:
-                await self._step("rules", self._use_rules)
+                await self._step("rules in use", self._use_rules)
 
     async def _close(self) -> None:
         moment = now()
@@ -72,7 +73,7 @@ class Timer:
         self._pipeline.observer.outbox(*await outbox.waiting(database), now())
 
     async def _use_rules(self) -> None:
-        await remember_rules(self._pipeline.database, self._pipeline.rules, now())
+        await remember_rules(self._pipeline.database, self._pipeline.watch.rules, now())
 
     async def _step(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
         try:

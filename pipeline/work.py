@@ -38,7 +38,6 @@ class Work(Struct):
     dead: list[Dead]
     now: int
     bundle: str
-    rules: str | None = None
     notify: bool = True
     # Until then the messages of this chunk are this worker's to send, microseconds.
     lease_until: int = 0
@@ -70,6 +69,7 @@ class NewEvent(Struct):
     visible_tick: int
     # What scored it.
     bundle: str
+    signature: int | None = None
 
 
 class Message(Struct):

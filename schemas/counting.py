@@ -64,7 +64,13 @@ sightings = Table(
     Column("tick", BigInteger, nullable=False),
     Column("signature", BigInteger),
     Column("counted", Boolean),
-    Index(None, "definition", "tick"),
+    Index(
+        "ix_sightings_open",
+        "definition",
+        "tick",
+        postgresql_where=text("counted IS NULL"),
+        sqlite_where=text("counted IS NULL"),
+    ),
     Index(None, "definition", "group", "tick"),
     Index(None, "event"),
 )

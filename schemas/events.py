@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from schemas.messages import BehaviorData, ChatData, Data, Entity, NewsData
+from schemas.messages import BehaviorData, ChatData, Data, Entity, NewsData, headline
 
 MICROSECONDS = 1_000_000
 # The year 2201, in milliseconds. A producer may write anything into a timestamp, nanoseconds for example.
@@ -107,9 +107,7 @@ class Event(Struct):
     def text(self) -> str:
         """What the model reads; empty when there is nothing to read."""
         data = self.data
-        if isinstance(data, NewsData) and data.title:
-            return f"{data.title}. {data.text}" if data.text else data.title
-        return data.text or ""
+        return headline(data.title if isinstance(data, NewsData) else None, data.text or "")
 
     @property
     def language(self) -> str | None:

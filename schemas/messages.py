@@ -27,6 +27,13 @@ class NewsData(Struct, kw_only=True):
     attributes: Attributes | None = None
 
 
+def headline(title: str | None, text: str) -> str:
+    """A text with its title before it."""
+    if not title:
+        return text
+    return f"{title}. {text}" if text else title
+
+
 class ChatData(Struct, kw_only=True):
     """One message, assignment or resolution of a conversation with a customer."""
 

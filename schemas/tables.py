@@ -347,6 +347,8 @@ runs = Table(
     Column("finished_at", BigInteger),
     Column("attached_tick", BigInteger),
     Column("counted", Boolean, nullable=False, server_default=text("false")),
+    # The last row that was counted so far.
+    Column("counted_event", BigInteger, nullable=False, server_default="0"),
 )
 
 # Versions of the rules file as workers met them.

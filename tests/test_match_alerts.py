@@ -7,7 +7,8 @@ from helpers import behavior, chat, news
 from rulebook import rule
 
 from pipeline.decode import Decoder
-from pipeline.react.alerts import MatchAlerts
+from pipeline.in_force import InForce, matches_of
+from pipeline.react.alerts import MatchAlerts, matching
 from pipeline.rules import MatchRule, RuleSet
 from pipeline.settings import EventSettings
 from pipeline.work import AlertRow, Message, NewEvent
@@ -19,7 +20,8 @@ from schemas.scores import HeadResult, Score, Word
 class FakeTransaction:
     """Takes alerts the way the database does: each identity once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *rules: MatchRule, stream: str = "news") -> None:
+        self.rules = InForce("v", matches_of(RuleSet(rules), stream))
         self.alerts: list[AlertRow] = []
         self.sent: list[tuple[str, Message, int | None]] = []
 
@@ -42,8 +44,8 @@ def score(label: str = "negative", probability: float = 0.75, decision: Any = "l
 
 
 def fires(rule: MatchRule, line: Line, given: Score | None = None) -> bool:
-    reaction = MatchAlerts(RuleSet((rule,)), rule.stream, "t.alerts")
-    return bool(reaction._matches(NewEvent(1, event(line, rule.stream), given, 7, "bundle@1")))
+    new = NewEvent(1, event(line, rule.stream), given, 7, "bundle@1")
+    return bool(matching(matches_of(RuleSet((rule,)), rule.stream), new))
 
 
 @pytest.mark.parametrize(
@@ -152,8 +154,8 @@ def test_rules_of_every_stream_match_its_events() -> None:
 
 
 async def test_an_alert_is_written_and_sent_once_however_often_it_is_found() -> None:
-    transaction: Any = FakeTransaction()
-    reaction = MatchAlerts(RuleSet((rule(words="shares"),)), "news", "t.alerts")
+    transaction: Any = FakeTransaction(rule(words="shares"))
+    reaction = MatchAlerts("t.alerts")
     new = [NewEvent(4, event(news(0)), score(), 7, "bundle@1")]
 
     await reaction.react(transaction, new)
@@ -169,17 +171,17 @@ async def test_an_alert_is_written_and_sent_once_however_often_it_is_found() -> 
 
 
 async def test_each_rule_that_matches_raises_its_own_alert() -> None:
-    transaction: Any = FakeTransaction()
-    rules = RuleSet((rule("a", words="shares"), rule("b", words="rise"), rule("c", words="fall")))
+    rules = (rule("a", words="shares"), rule("b", words="rise"), rule("c", words="fall"))
+    transaction: Any = FakeTransaction(*rules)
 
-    await MatchAlerts(rules, "news", "t.alerts").react(transaction, [NewEvent(1, event(news(0)), None, 1, "b")])
+    await MatchAlerts("t.alerts").react(transaction, [NewEvent(1, event(news(0)), None, 1, "b")])
 
     assert [alert.rule for alert in transaction.alerts] == ["a", "b"]
 
 
 async def test_rules_of_other_streams_do_not_react() -> None:
-    transaction: Any = FakeTransaction()
-    reaction = MatchAlerts(RuleSet((rule(words="shares"),)), "chat", "t.alerts")
+    transaction: Any = FakeTransaction(rule(words="shares"), stream="chat")
+    reaction = MatchAlerts("t.alerts")
 
     await reaction.react(transaction, [NewEvent(1, event(chat(0, "shares"), "chat"), None, 1, "b")])
 
@@ -187,17 +189,17 @@ async def test_rules_of_other_streams_do_not_react() -> None:
 
 
 def test_an_alert_quotes_the_beginning_of_a_long_text() -> None:
-    reaction = MatchAlerts(RuleSet((rule(words="shares"),)), "news", "t.alerts")
+    matches = matches_of(RuleSet((rule(words="shares"),)), "news")
 
-    [alert] = reaction._matches(NewEvent(1, event(news(0, "shares " * 1000)), None, 1, "b"))
+    [alert] = matching(matches, NewEvent(1, event(news(0, "shares " * 1000)), None, 1, "b"))
 
     assert alert.evidence["text"] == ("shares " * 1000)[:500]
 
 
 def test_a_failing_rule_names_the_event() -> None:
-    reaction = MatchAlerts(RuleSet((rule(words="shares"),)), "news", "t.alerts")
+    matches = matches_of(RuleSet((rule(words="shares"),)), "news")
     broken: Any = NewEvent(1, event(news(0)), None, 1, "b")
     broken.score = object()
 
     with pytest.raises(ReactionError, match=r"^the rules fail on news/wire/n0: AttributeError"):
-        reaction._matches(broken)
+        matching(matches, broken)

@@ -14,7 +14,8 @@ from pipeline.doctor import examine
 from pipeline.gazetteer.load import Company
 from pipeline.gazetteer.match import Gazetteer
 from pipeline.gazetteer.mentions import Mentions
-from pipeline.react.alerts import MatchAlerts
+from pipeline.in_force import matches_of
+from pipeline.react.alerts import matching
 from pipeline.rules import RuleSet
 from pipeline.settings import EventSettings, load_settings
 from pipeline.store.forget import forget
@@ -169,14 +170,13 @@ def test_one_entity_need_not_be_a_list() -> None:
 
 def _fires(wanted: Any, entity: Any) -> bool:
     event = decoded(news(0, "text", entities=[entity]))
-    reaction = MatchAlerts(RuleSet((wanted,)), "news", "t")
-    return bool(reaction._matches(NewEvent(1, event, None, 1, "b")))
+    return bool(matching(matches_of(RuleSet((wanted,)), "news"), NewEvent(1, event, None, 1, "b")))
 
 
 def test_an_event_without_entities_does_not_match() -> None:
     event = NewEvent(1, decoded(news(0, "Nokia")), None, 1, "b")
 
-    assert MatchAlerts(RuleSet((rule(entities="Nokia"),)), "news", "t")._matches(event) == []
+    assert matching(matches_of(RuleSet((rule(entities="Nokia"),)), "news"), event) == []
 
 
 def test_rules_without_entities_keep_the_definition_they_had() -> None:

@@ -12,7 +12,9 @@ from models.scorer import Scorer
 from models.stub import StubScorer
 from pipeline.decode import Decoder
 from pipeline.deliver import _scored_message, letters
-from pipeline.react.alerts import MatchAlerts, _message
+from pipeline.in_force import matches_of
+from pipeline.notify import messages
+from pipeline.react.alerts import matching
 from pipeline.rules import MatchRule, RuleSet
 from pipeline.settings import EventSettings
 from pipeline.work import NewEvent, Outgoing, encode_heads
@@ -87,9 +89,9 @@ def alert_message() -> dict[str, Any]:
         }
     )
     event = decode("news", as_line(golden("news")["forms"]["bare"]))
-    alerts = MatchAlerts(RuleSet((rule,)), "news", "salience.alerts")
-    [row] = alerts._matches(NewEvent(1, event, golden_score(), 171_714_780, "bundle@0123"))
-    identity, message, _ = _message("salience.alerts", row)
+    new = NewEvent(1, event, golden_score(), 171_714_780, "bundle@0123")
+    [row] = matching(matches_of(RuleSet((rule,)), "news"), new)
+    [(identity, message, _)] = messages("salience.alerts", row)
     return as_text((message.key, message.value, message.headers)) | {"topic": message.topic, "outbox": identity}
 
 

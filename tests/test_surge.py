@@ -185,9 +185,9 @@ def test_a_flapping_signal_fires_and_resolves_once_in_a_rearm_time_at_most(
 ) -> None:
     state, begun, resolved = Rearm(float(rearm)), [], []
     for moment, (fires, holds) in enumerate(signal):
-        ended, begins = state.step(float(moment), fires, holds)
-        begun += [moment] if begins else []
-        resolved += [moment] if ended else []
+        turns = [turn for turn, _ in state.step(float(moment), fires, holds)]
+        begun += [moment] if "firing" in turns else []
+        resolved += [moment] if "resolved" in turns else []
 
     for moments in (begun, resolved):
         assert all(later - earlier >= rearm for earlier, later in pairwise(moments))
@@ -219,7 +219,7 @@ def shares(truth: tuple[float, ...], total: int = 40, windows: int = 14 * 24, se
 
 def fires(window: list[float], confusion: Confusion = CONFUSED) -> bool:
     usual = fit_share(shares((0.2, 0.3, 0.5)), HOUR, HOUR, confusion, ["negative"])
-    return bool(judge_share(Plan(), np.array([window]), usual, confusion, ["negative"]).judgement.fires[0])
+    return bool(judge_share(Plan(), np.array([window]), [usual], confusion, ["negative"]).judgement.fires[0])
 
 
 def test_a_surge_of_volume_is_none_of_mood() -> None:
@@ -241,7 +241,7 @@ def test_labels_that_are_mistaken_for_the_watched_one_are_no_surge_of_it() -> No
 def test_the_share_is_that_of_the_truth() -> None:
     usual = fit_share(shares((0.2, 0.3, 0.5)), HOUR, HOUR, CONFUSED, ["negative"])
     window = 1000 * np.array([(0.5, 0.3, 0.2)]) @ CONFUSED.matrix
-    found = judge_share(Plan(), window, usual, CONFUSED, ["negative"])
+    found = judge_share(Plan(), window, [usual] * len(window), CONFUSED, ["negative"])
 
     assert found.value[0] == pytest.approx(0.5, abs=0.01)
     assert found.expected[0] == pytest.approx(0.2, abs=0.02)

@@ -1,15 +1,20 @@
 """salience rules: check a file of rules before the workers meet it, and see what it would have fired."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from models.runtime import labels_of
-from pipeline.commands.output import JsonOption, command, out, plain, settings_with, show_json
-from pipeline.rules import load_rules
+from pipeline.commands.options import MapOption, SetOption, StartOption, StepOption, StreamOption
+from pipeline.commands.output import JsonOption, command, out, plain, run_async, settings_with, show_json
+from pipeline.files import check_stream, fields, read_lines
+from pipeline.rehearse import rehearse_database, rehearse_file
+from pipeline.rules import Labels, load_rules
+from pipeline.surge.backtest import Backtest
 from pipeline.surge.backtest import backtest as run_backtest
-from pipeline.surge.plot import svg
+from pipeline.surge.plot import Panel, svg
 from pipeline.surge.series import read_series
 from schemas.errors import UsageError
 from schemas.labels import STREAMS
@@ -39,31 +44,73 @@ def check(file: Annotated[str, typer.Argument(help="YAML file of rules.")], json
 @command
 def backtest(
     file: Annotated[str, typer.Argument(metavar="RULES", help="YAML file of rules.")],
-    counts: Annotated[list[str], typer.Option(help="CSV of timestamp,value; each file is a group of its own.")],
+    counts: Annotated[
+        list[str], typer.Option(help="CSV of timestamp,value; each file is a group of its own.")
+    ] = [],  # noqa: B006 - typer's way
+    database: Annotated[
+        bool, typer.Option("--database", help="The stored events that count for live rules.")
+    ] = False,
+    run: Annotated[str | None, typer.Option(help="With --database: the events of this back-fill instead.")] = None,
+    events: Annotated[str | None, typer.Option("--input", help="Events: JSONL or CSV, plain or .gz.")] = None,
+    stream: StreamOption = "news",
+    mapping: MapOption = [],  # noqa: B006
+    constants: SetOption = [],  # noqa: B006
+    start: StartOption = None,
+    step: StepOption = None,
     plot: Annotated[str | None, typer.Option(help="Draw series, baseline and alerts into this .svg file.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Say what the rules would have fired on plain series of counts, with what was known at each row.
+    """Say what the rules would have fired, with what was known at each moment.
 
-    Of rules of kind volume and absence, window, every, baseline, minimum and sensitivity apply; the others are
-    left out.
+    On stored events it is what live decisions gave, alert for alert. The events of a file are first scored by the
+    bundle of the settings. On plain series of counts only window, every, baseline, minimum, sensitivity, hold and
+    rearm of the rules of kind volume and absence apply; the others are left out.
 
-    Example: salience rules backtest rules.yaml --counts mentions.csv --plot mentions.svg
+    Example: salience rules backtest rules.yaml --input archive.jsonl.gz --plot alerts.svg
     """
-    if plot is not None and not plot.endswith(".svg"):
-        raise UsageError(f"{plot} is no SVG; plots are drawn as SVG only, so give a name that ends in .svg")
-    found, panels = run_backtest(load_rules(file).rules, [read_series(path) for path in counts])
-    if plot is not None:
-        try:
-            Path(plot).write_text(svg(panels), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"the plot {plot} cannot be written: {error.strerror}") from None
+    _check_choice([bool(counts), database, events is not None], run, plot)
+    if counts:
+        found, panels = run_backtest(load_rules(file).rules, [read_series(path) for path in counts])
+    else:
+        settings = settings_with()
+        labels: dict[str, Labels] = {name: labels_of(settings.model.bundle, name) for name in STREAMS}
+        rules = load_rules(file, labels)
+        if events is None:
+            found, panels = run_async(rehearse_database(settings, rules, run, plot is not None))
+        else:
+            lines = read_lines(events, check_stream(stream), fields(mapping, constants, start, step))
+            found, panels = run_async(rehearse_file(settings, rules, lines, stream, events, plot is not None))
+    _write(plot, panels)
     if json:
         show_json(found)
+    else:
+        _show(found)
+
+
+def _check_choice(given: Sequence[bool], run: str | None, plot: str | None) -> None:
+    if sum(given) != 1:
+        raise UsageError("give one of --database, --input FILE and --counts FILE.csv: on what the rules are tried")
+    if run is not None and not given[1]:
+        raise UsageError("--run names a back-fill in the database; give --database with it")
+    if plot is not None and not plot.endswith(".svg"):
+        raise UsageError(f"{plot} is no SVG; plots are drawn as SVG only, so give a name that ends in .svg")
+
+
+def _write(plot: str | None, panels: Sequence[Panel]) -> None:
+    if plot is None:
         return
+    try:
+        Path(plot).write_text(svg(panels), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"the plot {plot} cannot be written: {error.strerror}") from None
+
+
+def _show(found: Backtest) -> None:
     for each in found.alerts:
         span = f"{each.start} to {each.end or 'now'}"
         out.print(plain(f"{span}  {each.rule} {each.group}: {each.value:g}, {each.odds}"))
     for group in found.summary.groups:
         line = f"{group.rule} {group.group}: {group.alerts} alerts in {group.weeks:g} weeks"
         out.print(plain(f"{line}, {group.alerts_per_week:g} a week"))
+    if not found.alerts:
+        out.print("no alert")

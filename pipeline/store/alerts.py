@@ -18,7 +18,7 @@ BY_RULE = "rule"
 async def insert_alerts(
     connection: AsyncConnection, found: Sequence[AlertRow], run: str | None, now: int
 ) -> list[tuple[int, AlertRow]]:
-    """Store alerts that are not there yet, with their first rows of history; returns the new ones with their ids."""
+    """Store alerts that are not there yet, each with a row of history; returns the new ones with their ids."""
     rows = [
         {
             "rule": each.rule,

@@ -57,6 +57,20 @@ async def insert_returning(
     return [tuple(row) for row in await connection.execute(statement, list(rows))]
 
 
+async def add_all(connection: AsyncConnection, table: Table, columns: Columns, added: str) -> None:
+    """Insert rows; where a key is there already, its column `added` grows by what the row has.
+
+    Keys must differ, and come in one order wherever two transactions may meet.
+    """
+    if not next(iter(columns.values())):
+        return
+    names = tuple(columns)
+    if connection.dialect.name == "sqlite":
+        await connection.exec_driver_sql(_adding(table, names, added), list(zip(*columns.values(), strict=True)))
+    else:
+        await connection.execute(_unnest_adding(table, names, added), dict(columns))
+
+
 async def _insert_events_sqlite(
     connection: AsyncConnection, constants: Mapping[str, Any], columns: Columns
 ) -> list[int | None]:
@@ -93,7 +107,23 @@ def _plain(table: Table, names: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _unnest(table: Table, constants: tuple[str, ...], names: tuple[str, ...]) -> Any:
+def _adding(table: Table, names: tuple[str, ...], added: str) -> str:
+    quote = _QUOTE.quote
+    keys = ", ".join(quote(each.name) for each in table.primary_key.columns)
+    grown = f"{quote(added)} = {quote(table.name)}.{quote(added)} + excluded.{quote(added)}"
+    insert = _plain(table, names).removesuffix(" ON CONFLICT DO NOTHING")
+    return f"{insert} ON CONFLICT ({keys}) DO UPDATE SET {grown}"
+
+
+@lru_cache(maxsize=64)
+def _unnest_adding(table: Table, names: tuple[str, ...], added: str) -> Any:
+    insert = _unnest(table, (), names, upsert=True)
+    keys = list(table.primary_key.columns)
+    return insert.on_conflict_do_update(index_elements=keys, set_={added: table.c[added] + insert.excluded[added]})
+
+
+@lru_cache(maxsize=64)
+def _unnest(table: Table, constants: tuple[str, ...], names: tuple[str, ...], upsert: bool = False) -> Any:
     arrays = [bindparam(name, type_=ARRAY(_raw(table.c[name].type))) for name in names]
     rows = func.unnest(*arrays).table_valued(*[column(name, _raw(table.c[name].type)) for name in names])
     rows = rows.render_derived(name="given")
@@ -102,7 +132,8 @@ def _unnest(table: Table, constants: tuple[str, ...], names: tuple[str, ...]) ->
         *[cast(rows.c[name], JSONB) if isinstance(table.c[name].type, JSON) else rows.c[name] for name in names],
     ]
     source = select(*chosen).select_from(rows)
-    return postgresql_insert(table).from_select([*constants, *names], source).on_conflict_do_nothing()
+    insert = postgresql_insert(table).from_select([*constants, *names], source)
+    return insert if upsert else insert.on_conflict_do_nothing()
 
 
 @lru_cache(maxsize=64)

@@ -13,6 +13,7 @@ from pipeline.store.database import Database, uninterrupted
 from pipeline.store.forget import blank_forgotten
 from pipeline.store.forget_letters import BLANK_LETTER, blank_dead
 from pipeline.store.migrate import Instance
+from pipeline.store.rulebook import Rulebook
 from pipeline.store.subjects import next_sequences
 from pipeline.store.transaction import Transaction
 from pipeline.work import Applied, NewEvent, Outgoing, ScoredEvent, Work
@@ -51,9 +52,10 @@ class Confirmed(Struct):
 class ChunkStore:
     """Writes chunks. Safe to call again with the same chunk: only what is new counts."""
 
-    def __init__(self, database: Database, instance: Instance) -> None:
+    def __init__(self, database: Database, instance: Instance, rulebook: Rulebook) -> None:
         self.database = database
         self.instance = instance
+        self._rulebook = rulebook
         self._confirmed: dict[Place, Confirmed] = {}
 
     def confirm(self, place: Place, applied: Applied) -> None:
@@ -101,6 +103,7 @@ class ChunkStore:
         published, sent = confirmed.published, list(confirmed.outbox)
         async with self.database.begin() as connection:
             clock = await lock(connection, work.place, work.now)
+            rules = await self._rulebook.of(connection, work, clock)
             scored, dead = await fates.hold(connection, work, clock.stored)
             await blank_forgotten(connection, self.instance.hash_key, scored, clock.forgotten_before)
             events, repeated, clashes = known.unique(scored)
@@ -110,10 +113,11 @@ class ChunkStore:
                 columns["apply_sequence"] = await next_sequences(
                     connection, self.instance.hash_key, columns["subject"]
                 )
-            ids, before = await _insert_events(connection, work, events, columns, clock.stored)
+            constants = rows.constants(work, rules.version)
+            ids, before = await _insert_events(connection, work, events, constants, columns, clock.stored)
             new = [index for index, row in enumerate(ids) if row is not None]
             await self._insert_scores(connection, work, [(ids[index], events[index]) for index in new])
-            transaction = Transaction(connection, work.place, work.now, work.notify, work.lease_until)
+            transaction = Transaction(connection, work.place, work.now, work.notify, work.lease_until, rules)
             await react(transaction, _reacting(work, new, ids, events, columns))
             dead = await _insert_dead(
                 connection, work, dead + clashes + before.clashes, self.instance.hash_key, clock.forgotten_before
@@ -195,11 +199,11 @@ async def _insert_events(
     connection: AsyncConnection,
     work: Work,
     events: Sequence[ScoredEvent],
+    constants: dict[str, Any],
     columns: dict[str, list[Any]],
     stored: int,
 ) -> tuple[list[int | None], known.Known]:
     """Row ids of the events that are new (None for the others), and what was known of the others."""
-    constants = rows.constants(work)
     ids = await bulk.insert_events(connection, constants, columns) if events else []
     old = {id(events[at]): at for at, row in enumerate(ids) if row is None}
     before = await known.compare(connection, work.place, [events[at] for at in old.values()], stored)
@@ -219,7 +223,14 @@ def _reacting(
     columns: dict[str, list[Any]],
 ) -> list[NewEvent]:
     return [
-        NewEvent(row, events[index].event, events[index].score, columns["visible_tick"][index], work.bundle)
+        NewEvent(
+            row,
+            events[index].event,
+            events[index].score,
+            columns["visible_tick"][index],
+            work.bundle,
+            events[index].signature,
+        )
         for index in new
         if (row := ids[index]) is not None and not columns["too_old"][index] and events[index].forgotten is None
     ]

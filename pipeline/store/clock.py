@@ -7,7 +7,7 @@ writer at a time.
 """
 
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 from sqlalchemy import Integer, bindparam, func, literal, select, text, true
@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from schemas.counting import rule_activations
 from schemas.events import Place
 from schemas.tables import instance, progress, runs, watermarks
 
@@ -35,8 +36,16 @@ _PROGRESS_POSTGRESQL = (
     .where(*_PLACE)
     .with_for_update()
 )
+_OF_STREAM = select(func.max(rule_activations.c.sequence)).where(rule_activations.c.stream == bindparam("stream"))
 _TIME = (
-    select(watermarks.c.closed_tick, instance.c.pruned_before, instance.c.seen_before, instance.c.forgotten_before)
+    select(
+        watermarks.c.closed_tick,
+        instance.c.pruned_before,
+        instance.c.seen_before,
+        instance.c.forgotten_before,
+        _OF_STREAM.where(rule_activations.c.active_tick.is_not(None)).scalar_subquery().label("active"),
+        _OF_STREAM.scalar_subquery().label("announced"),
+    )
     .join_from(watermarks, instance, true())
     .where(watermarks.c.stream == bindparam("stream"), watermarks.c.run == bindparam("run"))
 )
@@ -47,8 +56,18 @@ _ATTACHED = (
 )
 
 
+class Rules(NamedTuple):
+    """Numbers of a stream's activations: of the rules in force, and of those that are counted ahead."""
+
+    active: int | None
+    announced: int | None
+
+
 class Clock(Struct, frozen=True):
-    """Offsets are the next ones; ticks count from 1970; `newest` and the floors are in microseconds."""
+    """Offsets are the next ones; ticks count from 1970; `newest` and the floors are in microseconds.
+
+    `counts` says whether live rules count the rows: those of a back-fill only when its run is attached.
+    """
 
     stored: int
     published: int
@@ -59,6 +78,8 @@ class Clock(Struct, frozen=True):
     pruned_before: int | None
     seen_before: int | None
     forgotten_before: int | None
+    rules: Rules
+    counts: bool
 
 
 async def lock(connection: AsyncConnection, place: Place, now: int) -> Clock:
@@ -104,6 +125,15 @@ async def stop_clock(connection: AsyncConnection, stream: str, run: str) -> None
     await _take(connection, _clock(stream, run))
 
 
+async def try_decisions(connection: AsyncConnection, stream: str) -> bool:
+    """Whether this transaction is the one to take the stream's decisions; on SQLite it always is."""
+    if connection.dialect.name == "sqlite":
+        return True
+    asked = {"locks": _LOCKS, "number": _clock(stream, "decisions/")}
+    found = await connection.execute(text("SELECT pg_try_advisory_xact_lock(:locks, :number)"), asked)
+    return bool(found.scalar_one())
+
+
 async def _take(connection: AsyncConnection, number: int) -> None:
     if connection.dialect.name != "sqlite":
         await connection.execute(
@@ -118,25 +148,25 @@ def _clock(stream: str, run: str) -> int:
 
 async def _time(
     connection: AsyncConnection, place: Place, now: int
-) -> tuple[int, int | None, int | None, int | None]:
+) -> tuple[int, int | None, int | None, int | None, Rules, bool]:
     key = {"stream": place.stream, "run": place.run or ""}
     row = (await connection.execute(_TIME, key)).one_or_none()
     if row is None:
         await ensure_watermark(connection, place.stream, place.run or "", now)
         row = (await connection.execute(_TIME, key)).one()
-    closed = row.closed_tick
-    if place.run:
-        closed = max(closed, await _attached(connection, place.stream, place.run))
-    return closed, row.pruned_before, row.seen_before, row.forgotten_before
+    live = await _attached(connection, place.stream, place.run) if place.run else None
+    closed = row.closed_tick if live is None else max(row.closed_tick, live)
+    floors = row.pruned_before, row.seen_before, row.forgotten_before
+    return closed, *floors, Rules(row.active, row.announced), not place.run or live is not None
 
 
-async def _attached(connection: AsyncConnection, stream: str, run: str) -> int:
+async def _attached(connection: AsyncConnection, stream: str, run: str) -> int | None:
     # What is added to a run that counts for live may not enter a tick that live has closed.
     if connection.dialect.name != "sqlite":
         shared = text("SELECT pg_advisory_xact_lock_shared(:locks, :number)")
         await connection.execute(shared, {"locks": _LOCKS, "number": _clock(stream, "")})
     found = (await connection.execute(_ATTACHED, {"run": run})).one_or_none()
-    return -1 if found is None else int(found.closed_tick)
+    return None if found is None else int(found.closed_tick)
 
 
 async def ensure_watermark(connection: AsyncConnection, stream: str, run: str, now: int) -> None:

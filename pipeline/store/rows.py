@@ -12,8 +12,8 @@ from schemas.messages import BehaviorData, ChatData, NewsData
 FUTURE = 600 * 1_000_000
 
 
-def constants(work: Work) -> dict[str, Any]:
-    """What all events of a chunk share."""
+def constants(work: Work, rules: str | None) -> dict[str, Any]:
+    """What all events of a chunk share; `rules` is the version of those in force."""
     place = work.place
     return {
         "stream": place.stream,
@@ -25,7 +25,7 @@ def constants(work: Work) -> dict[str, Any]:
         "partition": place.partition,
         "ingest_time": work.now,
         "bundle": work.bundle,
-        "rules": work.rules,
+        "rules": rules,
     }
 
 

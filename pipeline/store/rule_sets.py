@@ -13,9 +13,9 @@ from schemas.errors import ConfigError
 from schemas.tables import rule_sets
 
 
-async def remember_rules(database: Database, rules: RuleSet, now: int) -> None:
+async def remember_rules(database: Database, rules: RuleSet, now: int, also_empty: bool = False) -> None:
     """Store this version of the rules, or that it is in use (at `now`, microseconds)."""
-    if not rules.rules:
+    if not rules.rules and not also_empty:
         return
     build = sqlite_insert if database.is_sqlite else postgresql_insert
     use = {"baseline": rules.baseline, "used_at": now}

@@ -13,6 +13,7 @@ from sqlalchemy.types import Text
 from pipeline.store import rows
 from pipeline.store.bulk import Columns
 from pipeline.store.known import Held
+from schemas.counting import alert_history
 from schemas.events import encode_json
 from schemas.scores import HeadResult
 from schemas.tables import Json, alerts, events
@@ -35,7 +36,10 @@ async def take_over(
     free = select(events.c.id).where(events.c.id.in_(ids), events.c.run.is_not(None))
     taken = set((await connection.execute(free.order_by(events.c.id).with_for_update())).scalars())
     # Their alerts are raised anew, as live ones.
-    await connection.execute(delete(alerts).where(alerts.c.event.in_(ids), alerts.c.run.is_not(None)))
+    of_run = alerts.c.event.in_(ids) & alerts.c.run.is_not(None)
+    history = delete(alert_history).where(alert_history.c.alert.in_(select(alerts.c.id).where(of_run)))
+    await connection.execute(history)
+    await connection.execute(delete(alerts).where(of_run))
     mine = [index for index, row in enumerate(ids) if row in taken]
     if mine:
         await _update(connection, [ids[index] for index in mine], constants, rows.pick(columns, mine))

@@ -4,22 +4,32 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.in_force import InForce
 from pipeline.store import outbox
 from pipeline.store.alerts import insert_alerts
 from pipeline.work import AlertRow, Message
 from schemas.events import Place
+
+_NO_RULES = InForce()
 
 
 class Transaction:
     """Writes of reactions. `now` is the ingest time in microseconds, asked once for the chunk."""
 
     def __init__(
-        self, connection: AsyncConnection, place: Place, now: int, notify: bool, lease_until: int
+        self,
+        connection: AsyncConnection,
+        place: Place,
+        now: int,
+        notify: bool,
+        lease_until: int,
+        rules: InForce = _NO_RULES,
     ) -> None:
         self.connection = connection
         self.place = place
         self.now = now
         self.notify = notify
+        self.rules = rules
         # The chunk that wrote a message is the one to send it until then; later any worker may claim it.
         self._lease_until = lease_until
         self.messages: list[Message] = []

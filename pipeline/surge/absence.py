@@ -15,7 +15,9 @@ def silences(baseline: Baseline, ends: Floats, last: Floats) -> Floats:
     return baseline.expected(np.minimum(last, ends), ends)
 
 
-def judge_silence(plan: Plan, silent: Floats, missing: Floats, known: Usual, groups: int = 1) -> Judgement:
+def judge_silence(
+    plan: Plan, silent: Floats, missing: Floats, known: Usual, groups: "int | Floats" = 1
+) -> Judgement:
     """Decide on silences of `silent` seconds in which `missing` events were expected; `known` is of their windows.
 
     A silence begins after any event, so chance makes as many of this length a week as there are bursts of events,

@@ -6,10 +6,10 @@ from msgspec import Struct
 
 from pipeline.rules import AbsenceRule, AnyRule, VolumeRule
 from pipeline.surge.odds import odds
+from pipeline.surge.plans import plan_of
 from pipeline.surge.plot import Panel
 from pipeline.surge.sensitivity import WEEK
 from pipeline.surge.series import Alert, Series, Track, follow
-from pipeline.surge.volume import Plan
 from pipeline.times import rfc3339
 from schemas.errors import UsageError
 
@@ -51,17 +51,6 @@ class Backtest(Struct, frozen=True):
     summary: Summary
 
 
-def plan_of(rule: VolumeRule | AbsenceRule) -> Plan:
-    """What a rule asks for, in seconds."""
-    return Plan(
-        window=rule.window / _SECOND,
-        every=rule.every / _SECOND,
-        baseline=rule.baseline / _SECOND,
-        minimum=rule.minimum,
-        sensitivity=rule.sensitivity,
-    )
-
-
 def backtest(rules: Sequence[AnyRule], many: Sequence[Series]) -> tuple[Backtest, list[Panel]]:
     """Each volume and absence rule on each series, which is a group of its own and has the whole sensitivity.
 
@@ -80,7 +69,7 @@ def backtest(rules: Sequence[AnyRule], many: Sequence[Series]) -> tuple[Backtest
             fired += [_fired(rule.name, series, alert) for alert in track.alerts]
             groups.append(_group(rule.name, series, track))
             panels.append(_panel(rule.name, series, track))
-    return Backtest(sorted(fired, key=lambda each: (each.start, each.rule, each.group)), _summary(groups)), panels
+    return Backtest(sorted(fired, key=lambda each: (each.start, each.rule, each.group)), summary(groups)), panels
 
 
 def _fired(rule: str, series: Series, alert: Alert) -> Fired:
@@ -105,7 +94,8 @@ def _group(rule: str, series: Series, track: Track) -> Group:
     return Group(rule, series.name, len(track.alerts), round(weeks, 2), round(len(track.alerts) / weeks, 3))
 
 
-def _summary(groups: Sequence[Group]) -> Summary:
+def summary(groups: Sequence[Group]) -> Summary:
+    """All groups together."""
     together: dict[str, float] = {}
     for each in groups:
         together[each.group] = round(together.get(each.group, 0.0) + each.alerts_per_week, 3)

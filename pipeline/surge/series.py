@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from pipeline.surge.absence import judge_silence, silences
@@ -143,7 +144,7 @@ def _fitted(plan: Plan, series: Series) -> Plan:
             "is no whole number of them; give the rule a window that is"
         )
     every = max(1, round(plan.every / series.step)) * series.step
-    return Plan(plan.window, every, plan.baseline, plan.minimum, plan.sensitivity, plan.rearm)
+    return replace(plan, every=every)
 
 
 def _last(counts: Floats, ends: Floats, step: float) -> Floats:
@@ -190,13 +191,15 @@ def _alerts(
     judgement: Judgement,
     asked: NDArray[np.bool_],
 ) -> list[Alert]:
-    state, found, rows = Rearm(plan.rearm), [], {}
-    for at in np.flatnonzero((judgement.fires | judgement.holds) & asked).tolist():
+    state, found, rows = Rearm(plan.rearm, hold=plan.hold), [], {}
+    # What must last is looked at at each decision; else only those with evidence change anything.
+    evident = asked if plan.hold else (judgement.fires | judgement.holds) & asked
+    for at in np.flatnonzero(evident).tolist():
         moment = float(ends[first + at])
         rows[moment] = first + at
-        _, begun = state.step(moment, bool(judgement.fires[at]), bool(judgement.holds[at]))
-        if begun is not None:
-            found.append((first + at, begun, at))
+        for turn, episode in state.step(moment, bool(judgement.fires[at]), bool(judgement.holds[at])):
+            if turn == "firing":
+                found.append((first + at, episode, at))
     return [
         Alert(
             row=row,

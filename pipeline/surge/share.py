@@ -114,35 +114,39 @@ class ShareJudgement(Struct, frozen=True):
 def judge_share(
     plan: Plan,
     counts: Floats,
-    baseline: ShareBaseline,
+    baselines: Sequence[ShareBaseline],
     confusion: Confusion,
     watched: Sequence[str],
-    groups: int = 1,
+    groups: "int | Floats" = 1,
 ) -> ShareJudgement:
-    """Decide on `counts` (windows x predicted labels); `plan.minimum` is of those predicted as watched."""
+    """Decide on `counts` (windows x predicted labels), each with a baseline of its own.
+
+    `plan.minimum` is of those predicted as watched; `groups` as in `pipeline.surge.volume.judge`.
+    """
     weights, is_watched = confusion.weights(watched), np.isin(confusion.labels, watched)
+    predicted = np.array([each.predicted for each in baselines])
+    dispersion, freedom, seconds = np.array([(b.dispersion, b.freedom, b.seconds) for b in baselines]).T
     total = counts.sum(axis=1)
-    usual = float(np.clip(np.array(baseline.predicted) @ weights, 1e-6, 1 - 1e-6))
+    usual: Floats = np.clip(predicted @ weights, 1e-6, 1 - 1e-6)
     value = np.clip(counts @ weights / np.maximum(total, 1), 0.0, 1.0)
-    null = _null(counts, baseline, confusion, is_watched, usual)
-    z = _deviations(counts @ weights, total, null, weights) / np.sqrt(baseline.dispersion)
-    log_rate = alarms_per_week(shrink(z, baseline.freedom), plan.every, plan.window)
-    learning = np.full(len(total), baseline.seconds < LEARNT * plan.baseline)
-    bar = plan.bar(groups, learning)
+    null = _null(counts, predicted, confusion, is_watched, usual)
+    z = _deviations(counts @ weights, total, null, weights) / np.sqrt(dispersion)
+    log_rate = alarms_per_week(shrink(z, freedom), plan.every, plan.window)
+    bar = plan.bar(groups, seconds < LEARNT * plan.baseline)
     enough = counts[:, is_watched].sum(axis=1) >= plan.minimum
     judgement = Judgement(log_rate, enough & (log_rate <= bar), enough & (log_rate <= bar + HOLDS))
-    return ShareJudgement(value, np.full(len(total), usual), judgement)
+    return ShareJudgement(value, usual, judgement)
 
 
 def _null(
-    counts: Floats, baseline: ShareBaseline, confusion: Confusion, watched: NDArray[np.bool_], usual: float
+    counts: Floats, predicted: Floats, confusion: Confusion, watched: NDArray[np.bool_], usual: Floats
 ) -> Floats:
     """What would be predicted with the usual share of the watched labels, and the others as they are seen."""
     matrix = confusion.matrix
-    seen = (counts + np.array(baseline.predicted)) / (counts.sum(axis=1, keepdims=True) + 1)
+    seen = (counts + predicted) / (counts.sum(axis=1, keepdims=True) + 1)
     truth = np.maximum(np.linalg.solve(matrix.T, seen.T).T, 1e-9)
-    truth[:, watched] *= usual / truth[:, watched].sum(axis=1, keepdims=True)
-    truth[:, ~watched] *= (1 - usual) / truth[:, ~watched].sum(axis=1, keepdims=True)
+    truth[:, watched] *= usual[:, None] / truth[:, watched].sum(axis=1, keepdims=True)
+    truth[:, ~watched] *= (1 - usual[:, None]) / truth[:, ~watched].sum(axis=1, keepdims=True)
     null: Floats = truth @ matrix
     return np.maximum(null, 1e-12)
 

@@ -16,6 +16,8 @@ Flags = NDArray[np.bool_]
 
 # Seconds after which a baseline is taken anew; it hardly moves in three hours of two weeks.
 _REFIT = 10_800.0
+# ... nor in a tenth of a shorter one.
+_REFITS = 0.1
 # Share of the baseline's length that must be seen before its word is taken; until then evidence must be this much
 # rarer than it would have to be.
 LEARNT = 0.25
@@ -35,7 +37,7 @@ class Plan(Struct, frozen=True):
     """What a rule asks for; all times in seconds.
 
     sensitivity: expected false alerts a week over all groups. minimum: least count of an alert. rearm: quiet time
-    after which an alert is resolved and can come again.
+    after which an alert is resolved and can come again. hold: time for which evidence must last before it fires.
     """
 
     window: float = 3600.0
@@ -44,6 +46,7 @@ class Plan(Struct, frozen=True):
     minimum: int = 3
     sensitivity: float = 1.0
     rearm: float = 6 * 3600.0
+    hold: float = 0.0
 
     @property
     def bucket(self) -> float:
@@ -59,16 +62,25 @@ class Plan(Struct, frozen=True):
         """Seconds of counts that the first decision needs."""
         return _WINDOWS * self.window
 
-    def known_until(self, moments: Floats) -> Floats:
-        """Where the counts end that make the baseline of a decision at each moment: before its own window."""
-        refit = max(_REFIT, self.window)
-        until: Floats = np.floor((moments - self.window) / refit) * refit
+    @property
+    def refit(self) -> float:
+        """Seconds for which a baseline serves: three hours of two weeks, less of a shorter one; whole buckets."""
+        least = min(_REFIT, self.baseline * _REFITS)
+        return math.ceil(max(least, self.window) / self.bucket) * self.bucket
+
+    def known_until(self, moments: Floats, phase: "float | Floats" = 0.0) -> Floats:
+        """Where the counts end that make the baseline of a decision at each moment: before its own window.
+
+        `phase`, seconds: groups that take their baselines anew at different moments share the work.
+        """
+        until: Floats = np.floor((moments - self.window - phase) / self.refit) * self.refit + phase
         return until
 
-    def bar(self, groups: int, learning: Flags) -> Floats:
-        """Log of the false alerts a week at which a group fires."""
-        level = allowance(self.sensitivity, groups, self.rearm)
-        result: Floats = level + np.where(learning, _EXTREME, 0.0)
+    def bar(self, groups: "int | Floats", learning: Flags) -> Floats:
+        """Log of the false alerts a week at which a group fires; `groups` share the sensitivity."""
+        sizes, at = np.unique(np.asarray(groups), return_inverse=True)
+        levels = np.array([allowance(self.sensitivity, int(size), self.rearm) for size in sizes])
+        result: Floats = levels[at].reshape(np.shape(groups)) + np.where(learning, _EXTREME, 0.0)
         return result
 
 
@@ -112,10 +124,11 @@ def joined(parts: Sequence[Usual]) -> Usual:
     return Usual(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def judge(plan: Plan, values: Floats, known: Usual, groups: int = 1) -> Judgement:
+def judge(plan: Plan, values: Floats, known: Usual, groups: "int | Floats" = 1) -> Judgement:
     """Decide on the counts of windows.
 
-    groups: groups of the rule that were active in the last fourteen days; they share its sensitivity.
+    groups: groups of the rule that were active in the last fourteen days, in all or at each window; they share
+    its sensitivity.
     """
     log_rate = alarms_per_week(deviations(values, known), plan.every, plan.window)
     bar = plan.bar(groups, known.learning)

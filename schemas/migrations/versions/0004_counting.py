@@ -135,7 +135,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("definition", "group", "event", name=op.f("pk_sightings")),
     )
     op.create_index(op.f("ix_sightings_definition_group_tick"), "sightings", ["definition", "group", "tick"])
-    op.create_index(op.f("ix_sightings_definition_tick"), "sightings", ["definition", "tick"])
+    uncounted = sa.text("counted IS NULL")
+    op.create_index(
+        "ix_sightings_open",
+        "sightings",
+        ["definition", "tick"],
+        postgresql_where=uncounted,
+        sqlite_where=uncounted,
+    )
     op.create_index(op.f("ix_sightings_event"), "sightings", ["event"])
     op.create_table(
         "silences",
@@ -171,6 +178,7 @@ def upgrade() -> None:
     op.add_column("alerts", sa.Column("receivers", _JSON, nullable=True))
     with op.batch_alter_table("rule_sets") as rule_sets:
         rule_sets.drop_column("active_tick")
+    op.add_column("runs", sa.Column("counted_event", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("runs", sa.Column("counted", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.add_column("watermarks", sa.Column("decided_tick", sa.BigInteger(), server_default="-1", nullable=False))
     # No rule has counted so far: there is nothing to decide on, and attached rows have nothing to be counted for.

@@ -1,0 +1,52 @@
+"""Back-fills that were attached: their rows count for live rules from the tick of the attachment on."""
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipeline.counting import Counted
+from pipeline.store import stored
+from pipeline.store.announce import BATCH, sightings_of
+from pipeline.store.counters import count_stored
+from pipeline.store.rulebook import count_rules
+from schemas.counting import definitions
+from schemas.tables import events, runs
+
+
+async def count_batch(connection: AsyncConnection, stream: str, tick: int, width: int) -> bool:
+    """Count some rows of a run that decisions at `tick` are to see; False when there is none. width: of a tick."""
+    query = (
+        select(runs)
+        .where(runs.c.stream == stream, runs.c.attached_tick <= tick, ~runs.c.counted)
+        .order_by(runs.c.attached_tick, runs.c.run)
+        .limit(1)
+    )
+    run = (await connection.execute(query)).one_or_none()
+    if run is None:
+        return False
+    wanted = stored.query().where(
+        events.c.stream == stream, events.c.run == run.run, ~events.c.too_old, events.c.id > run.counted_event
+    )
+    found = await stored.read(connection, wanted.order_by(events.c.id).limit(BATCH))
+    live = definitions.c.stopped_at.is_(None) & (definitions.c.stream == stream)
+    for row in (await connection.execute(select(definitions).where(live).order_by(definitions.c.id))).all():
+        counted = Counted(row.id, count_rules([row.rule])[0], width)
+        recent = [each for each in found if each.tick >= row.since_tick]
+        await count_stored(connection, sightings_of(counted, recent))
+    values = {"counted_event": found[-1].id if found else run.counted_event, "counted": len(found) < BATCH}
+    await connection.execute(update(runs).where(runs.c.run == run.run).values(values))
+    return True
+
+
+async def before(connection: AsyncConnection, stream: str, first: int, last: int) -> int:
+    """The last tick before the next attachment after `first`, `last` at most."""
+    query = select(func.min(runs.c.attached_tick)).where(
+        runs.c.stream == stream, ~runs.c.counted, runs.c.attached_tick > first
+    )
+    found = (await connection.execute(query)).scalar_one()
+    return last if found is None else min(last, found - 1)
+
+
+async def counted_runs(connection: AsyncConnection, stream: str) -> int:
+    """How many runs were attached and counted: baselines from before another one are taken anew."""
+    query = select(func.count()).where(runs.c.stream == stream, runs.c.counted)
+    return int((await connection.execute(query)).scalar_one())

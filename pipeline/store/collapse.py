@@ -1,0 +1,202 @@
+"""Repeats of a story collapse into one piece of evidence when their tick is closed, group by group.
+
+Two texts are one story when their signatures differ in at most 6 of 64 bits. Cut into 7 bands, they then share one
+of them (the pigeonhole principle), so that a story is found by equality.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipeline.store import bulk
+from pipeline.store.counters import SINGLE_SHARD, move
+from schemas.counting import definitions, groups, sightings, stories
+from schemas.tables import events
+
+# Microseconds for which a group remembers what it was told: a story that comes back later counts again.
+MEMORY = 86_400 * 1_000_000
+# Bits in which two signatures of one story differ at most: of headlines and tweets within that distance nearly all
+# are the same text with other dates, names of senders, or signs.
+NEAR = 6
+# Where the bands begin, and how many bits they have: 64 in all.
+_BANDS = [(0, 9), (9, 9), (18, 9), (27, 9), (36, 9), (45, 9), (54, 10)]
+_ALL = (1 << 64) - 1
+# Sightings that are looked at in one transaction, and keys asked for in one query.
+BATCH = 5_000
+_KEYS = 1_000
+
+_Key = tuple[str, int, int]
+
+
+async def collapse(connection: AsyncConnection, definition: int, ticks: int, until: int, tick: int) -> int:
+    """Go on with a definition's closed ticks up to `until`, a batch of them; returns the last one that is done.
+
+    What an attached back-fill brought to earlier ticks comes first. ticks: of one bucket. tick: its width in
+    microseconds.
+    """
+    last = await _reach(connection, definition, until)
+    found = await _sightings(connection, definition, last)
+    if found:
+        memory = _Memory(definition, MEMORY // tick)
+        await memory.recall(connection, found)
+        counted = [memory.is_new(each) for each in found]
+        await _mark(connection, definition, found, counted)
+        single = Counter(
+            (definition, each.group, each.tick // ticks, each.label, SINGLE_SHARD)
+            for each, new in zip(found, counted, strict=True)
+            if new
+        )
+        await move(connection, single, "single")
+        await memory.remember(connection)
+        await _see(connection, definition, found)
+    done = update(definitions).where(definitions.c.id == definition, definitions.c.collapsed_tick < last)
+    await connection.execute(done.values(collapsed_tick=last))
+    return last
+
+
+async def _reach(connection: AsyncConnection, definition: int, until: int) -> int:
+    """The last tick of a batch: whole ticks, at least one."""
+    of = (sightings.c.definition == definition, sightings.c.counted.is_(None), sightings.c.tick <= until)
+    query = select(sightings.c.tick).where(*of).order_by(sightings.c.tick).offset(BATCH).limit(1)
+    beyond = (await connection.execute(query)).scalar_one_or_none()
+    if beyond is None:
+        return until
+    first = (await connection.execute(select(func.min(sightings.c.tick)).where(*of))).scalar_one()
+    return max(int(first), int(beyond) - 1)
+
+
+async def _sightings(connection: AsyncConnection, definition: int, last: int) -> Sequence[Any]:
+    # An order that does not depend on that of arrival within a tick.
+    names = ("group", "event", "label", "tick", "signature")
+    query = (
+        select(*[sightings.c[name] for name in names])
+        .join_from(sightings, events, events.c.id == sightings.c.event)
+        .where(sightings.c.definition == definition, sightings.c.counted.is_(None), sightings.c.tick <= last)
+        .order_by(sightings.c.tick, sightings.c.signature, events.c.source, events.c.event_id)
+    )
+    return (await connection.execute(query)).all()
+
+
+class _Memory:
+    """The stories that the groups of a definition were told lately."""
+
+    def __init__(self, definition: int, length: int) -> None:
+        """`length` in ticks."""
+        self._definition = definition
+        self._length = length
+        self._told: dict[_Key, dict[int, int]] = {}
+        self._new: dict[tuple[str, int], int] = {}
+
+    async def recall(self, connection: AsyncConnection, found: Sequence[Any]) -> None:
+        """Read the stories that are near any of these."""
+        keys = sorted({key for each in found if each.signature is not None for key in _keys(each)})
+        since = found[0].tick - self._length
+        part = tuple_(stories.c.group, stories.c.band, stories.c.part)
+        for at in range(0, len(keys), _KEYS):
+            query = select(
+                stories.c.group, stories.c.band, stories.c.part, stories.c.signature, stories.c.tick
+            ).where(
+                stories.c.definition == self._definition,
+                stories.c.tick > since,
+                part.in_(keys[at : at + _KEYS]),
+            )
+            for row in await connection.execute(query):
+                self._told.setdefault((row.group, row.band, row.part), {})[row.signature] = row.tick
+
+    def is_new(self, each: Any) -> bool:
+        """Whether the group was not told this lately; if so, now it is."""
+        if each.signature is None:
+            return True
+        keys = _keys(each)
+        for key in keys:
+            for signature, tick in self._told.get(key, {}).items():
+                if each.tick - tick < self._length and distance(signature, each.signature) <= NEAR:
+                    return False
+        for key in keys:
+            self._told.setdefault(key, {})[each.signature] = each.tick
+        self._new[each.group, each.signature] = each.tick
+        return True
+
+    async def remember(self, connection: AsyncConnection) -> None:
+        """Store the stories that were new."""
+        rows = [
+            {
+                "definition": self._definition,
+                "group": group,
+                "band": band,
+                "part": part,
+                "signature": signature,
+                "tick": tick,
+            }
+            for (group, signature), tick in sorted(self._new.items())
+            for band, part in enumerate(_parts(signature))
+        ]
+        if rows:
+            build = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+            statement = build(stories)
+            again = {"tick": statement.excluded.tick}
+            keys = list(stories.primary_key.columns)
+            await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=again), rows)
+
+
+def _keys(each: Any) -> list[_Key]:
+    return [(each.group, band, part) for band, part in enumerate(_parts(each.signature))]
+
+
+def _parts(signature: int) -> Iterable[int]:
+    bits = signature & _ALL
+    return [bits >> start & ((1 << size) - 1) for start, size in _BANDS]
+
+
+def distance(one: int, other: int) -> int:
+    """Bits in which two signatures differ."""
+    return ((one ^ other) & _ALL).bit_count()
+
+
+_MARK = (
+    update(sightings)
+    .where(
+        sightings.c.definition == bindparam("of"),
+        sightings.c.group == bindparam("in_group"),
+        sightings.c.event == bindparam("by"),
+    )
+    .values(counted=bindparam("new"))
+)
+
+
+async def _mark(
+    connection: AsyncConnection, definition: int, found: Sequence[Any], counted: Sequence[bool]
+) -> None:
+    marks = [
+        {"of": definition, "in_group": each.group, "by": each.event, "new": new}
+        for each, new in zip(found, counted, strict=True)
+    ]
+    await connection.execute(_MARK, marks)
+
+
+async def _see(connection: AsyncConnection, definition: int, found: Sequence[Any]) -> None:
+    """Write down that the groups were seen: first and last tick with an event."""
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for each in found:
+        first[each.group] = min(first.get(each.group, each.tick), each.tick)
+        last[each.group] = max(last.get(each.group, each.tick), each.tick)
+    names = sorted(first)
+    columns: Mapping[str, list[Any]] = {
+        "definition": [definition] * len(names),
+        "group": names,
+        "first_tick": [first[name] for name in names],
+        "last_tick": [last[name] for name in names],
+    }
+    await bulk.insert_all(connection, groups, columns)
+    seen = [{"in_group": name, "until": last[name], "since": first[name]} for name in names]
+    of_group = (groups.c.definition == definition, groups.c.group == bindparam("in_group"))
+    later = update(groups).where(*of_group, groups.c.last_tick < bindparam("until"))
+    await connection.execute(later.values(last_tick=bindparam("until")), seen)
+    earlier = update(groups).where(*of_group, groups.c.first_tick > bindparam("since"))
+    await connection.execute(earlier.values(first_tick=bindparam("since")), seen)

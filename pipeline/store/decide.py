@@ -1,0 +1,250 @@
+"""Decisions of the rules that count: at closed ticks, on what was visible then, once, whoever takes them.
+
+They are taken in transactions of their own: nothing enters a closed tick, so chunks need not wait for them.
+"""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import NamedTuple, cast
+
+import numpy as np
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipeline.rules import CountRule, RuleSet, ShareRule
+from pipeline.store import attached, episodes
+from pipeline.store.clock import try_decisions
+from pipeline.store.collapse import collapse
+from pipeline.store.confusions import confusion_of
+from pipeline.store.database import Database
+from pipeline.store.panels import Baselines, Counts, Fitted, Known
+from pipeline.store.rulebook import rule_set_of
+from pipeline.surge.baseline import Baseline
+from pipeline.surge.groups import (
+    Change,
+    Judged,
+    Panel,
+    Span,
+    candidates,
+    changes,
+    judge_counts,
+    judge_shares,
+    needs,
+)
+from pipeline.surge.rearm import Episode
+from pipeline.surge.share import Confusion, ShareBaseline
+from schemas.counting import definitions, groups, rule_activations, sightings
+from schemas.tables import events, watermarks
+
+# Ticks that are decided on in one transaction, at most; and groups times ticks, which bound its memory.
+_TICKS = 8_640
+_CELLS = 4_000_000
+
+
+class Stretch(NamedTuple):
+    """Closed ticks [first, last] that are decided by one version of the rules; none when first > last."""
+
+    first: int
+    last: int
+    rules: RuleSet
+
+
+class Decisions:
+    """Takes the decisions of one database. Safe to call from any worker at any time: one at a time has its way."""
+
+    def __init__(self, database: Database, tick: int, topic: str, *, notify: bool = True) -> None:
+        """tick: its width in microseconds. topic: of the alerts."""
+        self._database = database
+        self._tick = tick
+        self._told = episodes.Told(topic, tick, notify)
+        self._baselines = Baselines()
+
+    async def take(self, stream: str, now: int) -> int:
+        """Decide on all closed ticks of a stream; returns how many alerts changed. `now` in microseconds."""
+        changed = 0
+        while True:
+            more, count = await self._step(stream, now)
+            changed += count
+            if not more:
+                return changed
+
+    async def _step(self, stream: str, now: int) -> tuple[bool, int]:
+        """One transaction; whether there is more to do, and how many alerts changed."""
+        async with self._database.read() as connection:
+            decided, closed = await _standing(connection, stream)
+        if decided >= closed:
+            return False, 0
+        async with self._database.begin() as connection:
+            if not await try_decisions(connection, stream):
+                return False, 0
+            decided, closed = await _standing(connection, stream)
+            if decided >= closed:
+                return False, 0
+            if await attached.count_batch(connection, stream, decided + 1, self._tick):
+                return True, 0
+            stretch = await self._stretch(connection, stream, decided, closed)
+            rules = await self._counted(connection, stretch)
+            last = stretch.last
+            for number, rule in rules:
+                last = min(last, await collapse(connection, number, rule.every // self._tick, last, self._tick))
+            if last < stretch.last:
+                # Repeats come first, a batch at a time; what was collapsed so far is kept.
+                return True, 0
+            changed = await self._decide(connection, stream, stretch, rules, now)
+            await _decided(connection, stream, stretch.last)
+            return stretch.last < closed, changed
+
+    async def _stretch(self, connection: AsyncConnection, stream: str, decided: int, closed: int) -> Stretch:
+        """The next ticks: up to a change of rules, an attachment of a back-fill, or as many as memory allows."""
+        first = decided + 1
+        last = min(closed, await attached.before(connection, stream, first, closed))
+        rules, until = await _rules_at(connection, stream, first)
+        last = min(last, until)
+        begin, size = await _extent(connection, stream)
+        if begin is None or begin > last:
+            return Stretch(last + 1, last, rules)
+        # Nothing was counted before, and nothing can be decided on.
+        first, reach = max(first, begin), min(_TICKS, max(360, _CELLS // max(size, 1)))
+        return Stretch(first, min(last, first + reach - 1), rules)
+
+    async def _counted(self, connection: AsyncConnection, stretch: Stretch) -> list[tuple[int, CountRule]]:
+        counting = [rule for rule in stretch.rules.rules if isinstance(rule, CountRule)]
+        numbers = await _numbers(connection, [rule.definition for rule in counting])
+        return [(numbers[rule.definition], rule) for rule in counting if rule.definition in numbers]
+
+    async def _decide(
+        self,
+        connection: AsyncConnection,
+        stream: str,
+        stretch: Stretch,
+        rules: Sequence[tuple[int, CountRule]],
+        now: int,
+    ) -> int:
+        mine = [(number, rule) for number, rule in rules if rule.stream == stream]
+        firing = await episodes.open_episodes(connection, stream)
+        changed = await self._told.drop_unruled(connection, stream, firing, {rule.name for _, rule in mine}, now)
+        runs = await attached.counted_runs(connection, stream)
+        for number, rule in mine:
+            span = _span(rule, stretch, self._tick)
+            if span is None:
+                continue
+            of_rule = firing.get(rule.name, {})
+            bundle, confusion = await self._confusion(connection, stream, rule, span)
+            labels = confusion.labels if confusion else ("",)
+            counts = Counts(number, rule, self._tick, labels)
+            known = await counts.known(connection)
+            found = await self._changes(connection, counts, span, known, runs, confusion, of_rule)
+            changed += await self._told.write(connection, counts, bundle, of_rule, found, now)
+        return changed
+
+    async def _changes(
+        self,
+        connection: AsyncConnection,
+        counts: Counts,
+        span: Span,
+        known: Mapping[str, Known],
+        runs: int,
+        confusion: Confusion | None,
+        firing: MutableMapping[str, Episode],
+    ) -> list[Change]:
+        panel = await counts.panel(connection, span, known)
+        watched = np.isin(counts.labels, _watched(counts.rule))
+        places = candidates(panel, span, counts.plan, counts.rule.kind, watched)
+        needed = needs(panel, span, counts.plan, places)
+        fitted = await self._baselines.of(connection, counts, needed, known, runs, confusion)
+        able = np.array([fitted[each] is not None for each in needed], dtype=bool)
+        places = places[0][able], places[1][able]
+        use = [cast(Fitted, fitted[each]) for each in needed if fitted[each] is not None]
+        judged = _judged(panel, span, counts, places, use, confusion)
+        return changes(counts.plan, span, panel.names, judged, firing)
+
+    async def _confusion(
+        self, connection: AsyncConnection, stream: str, rule: CountRule, span: Span
+    ) -> tuple[str, Confusion | None]:
+        """What scored the latest event of the stream until then; and its confusion matrix, for a share."""
+        until = (span.last + 1) * (rule.every // self._tick) - 1
+        latest = (
+            select(events.c.bundle)
+            .where(events.c.stream == stream, events.c.visible_tick <= until, events.c.run.is_(None))
+            .order_by(events.c.visible_tick.desc(), events.c.bundle.desc())
+            .limit(1)
+        )
+        bundle = (await connection.execute(latest)).scalar_one_or_none() or ""
+        if not isinstance(rule, ShareRule):
+            return bundle, None
+        return bundle, await confusion_of(connection, bundle, rule)
+
+
+def _watched(rule: CountRule) -> Sequence[str]:
+    return rule.label if isinstance(rule, ShareRule) else ("",)
+
+
+def _judged(
+    panel: Panel,
+    span: Span,
+    counts: Counts,
+    places: tuple[np.ndarray, np.ndarray],
+    use: Sequence[Fitted],
+    confusion: Confusion | None,
+) -> Judged:
+    if confusion is not None and isinstance(counts.rule, ShareRule):
+        shares = cast(Sequence[ShareBaseline], use)
+        return judge_shares(panel, span, counts.plan, places, shares, confusion, counts.rule.label)
+    return judge_counts(panel, span, counts.plan, counts.rule.kind, places, cast(Sequence[Baseline], use))
+
+
+def _span(rule: CountRule, stretch: Stretch, tick: int) -> Span | None:
+    """The buckets that end within the stretch."""
+    ticks = rule.every // tick
+    first, last = -(-(stretch.first + 1) // ticks) - 1, (stretch.last + 1) // ticks - 1
+    return Span(first, last, rule.every / 1e6) if first <= last else None
+
+
+async def _standing(connection: AsyncConnection, stream: str) -> tuple[int, int]:
+    query = select(watermarks.c.decided_tick, watermarks.c.closed_tick)
+    row = (
+        await connection.execute(query.where(watermarks.c.stream == stream, watermarks.c.run == ""))
+    ).one_or_none()
+    return (-1, -1) if row is None else (row.decided_tick, row.closed_tick)
+
+
+async def _decided(connection: AsyncConnection, stream: str, tick: int) -> None:
+    one = update(watermarks).where(watermarks.c.stream == stream, watermarks.c.run == "")
+    await connection.execute(one.values(decided_tick=tick))
+
+
+async def _rules_at(connection: AsyncConnection, stream: str, tick: int) -> tuple[RuleSet, int]:
+    """The rules in force at a tick, and the last tick at which they are."""
+    query = (
+        select(rule_activations.c.sequence, rule_activations.c.active_tick)
+        .where(rule_activations.c.stream == stream, rule_activations.c.active_tick.is_not(None))
+        .order_by(rule_activations.c.active_tick, rule_activations.c.sequence)
+    )
+    sequence, until = None, 1 << 60
+    for row in await connection.execute(query):
+        if row.active_tick <= tick:
+            sequence = row.sequence
+        else:
+            until = row.active_tick - 1
+            break
+    return RuleSet() if sequence is None else await rule_set_of(connection, sequence), until
+
+
+async def _extent(connection: AsyncConnection, stream: str) -> tuple[int | None, int]:
+    """The first tick at which anything was counted, and the number of groups."""
+    of_stream = select(definitions.c.id).where(definitions.c.stream == stream)
+    seen = select(func.min(groups.c.first_tick), func.count()).where(groups.c.definition.in_(of_stream))
+    first, size = (await connection.execute(seen)).one()
+    fresh = select(func.min(sightings.c.tick)).where(
+        sightings.c.definition.in_(of_stream), sightings.c.counted.is_(None)
+    )
+    begun = [each for each in (first, (await connection.execute(fresh)).scalar_one()) if each is not None]
+    return min(begun, default=None), size
+
+
+async def _numbers(connection: AsyncConnection, names: Sequence[str]) -> dict[str, int]:
+    query = (
+        select(definitions.c.definition, func.max(definitions.c.id).label("id"))
+        .where(definitions.c.definition.in_(names))
+        .group_by(definitions.c.definition)
+    )
+    return {row.definition: row.id for row in await connection.execute(query)}

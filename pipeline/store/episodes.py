@@ -1,0 +1,174 @@
+"""Alerts of rules that count: begun, fired and resolved by decisions, whatever people do with them meanwhile."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipeline.notify import messages
+from pipeline.store import outbox
+from pipeline.store.alerts import change, insert_alerts
+from pipeline.store.evidence import Snapshot, snapshot
+from pipeline.store.panels import Counts
+from pipeline.surge.groups import Change
+from pipeline.surge.rearm import Episode
+from pipeline.times import rfc3339
+from pipeline.work import AlertRow
+from schemas.counting import alert_events, firings
+from schemas.tables import alerts
+
+_OPEN = ("pending", "firing", "acknowledged")
+
+Firing = dict[str, dict[str, Episode]]
+
+
+async def open_episodes(connection: AsyncConnection, stream: str) -> Firing:
+    """What is pending or firing, by rule and group."""
+    found: Firing = {}
+    for row in await connection.execute(select(firings).where(firings.c.stream == stream)):
+        due = None if row.due_time is None else row.due_time / 1e6
+        found.setdefault(row.rule, {})[row.group] = Episode(row.start_time / 1e6, row.last_time / 1e6, None, due)
+    return found
+
+
+class Told:
+    """Writes what decisions make of alerts, and puts what is to be said of it into the outbox."""
+
+    def __init__(self, topic: str, tick: int, notify: bool) -> None:
+        self._topic = topic
+        self._tick = tick
+        self._notify = notify
+
+    async def write(
+        self,
+        connection: AsyncConnection,
+        counts: Counts,
+        bundle: str,
+        firing: Mapping[str, Episode],
+        found: Sequence[Change],
+        now: int,
+    ) -> int:
+        """Write the changes of one rule's alerts; returns how many there were."""
+        for each in found:
+            if each.turn in ("pending", "firing") and not await self._fire_pending(connection, counts, each, now):
+                await self._begin(connection, counts, bundle, each, now)
+            elif each.turn in ("resolved", "dropped"):
+                await self._end(connection, counts.rule.name, each, now)
+        await self._go_on(connection, counts.rule.name, firing)
+        return len(found)
+
+    async def drop_unruled(
+        self, connection: AsyncConnection, stream: str, firing: Firing, names: set[str], now: int
+    ) -> int:
+        """Resolve what fires for rules that are no longer in force; takes it out of `firing`."""
+        gone = sorted(set(firing) - names)
+        for rule in gone:
+            for group, episode in sorted(firing.pop(rule).items()):
+                ended = Change(episode.last, group, "resolved", episode, 0.0, 0.0, 0.0)
+                await self._end(connection, rule, ended, now, note="the rule is no longer in force")
+        return len(gone)
+
+    async def _begin(
+        self, connection: AsyncConnection, counts: Counts, bundle: str, each: Change, now: int
+    ) -> None:
+        taken = await snapshot(connection, counts, each, bundle)
+        row = self._row(counts, bundle, each, taken)
+        stored = await insert_alerts(connection, [row], None, now)
+        for number, alert in stored:
+            await self._link(connection, number, taken)
+            values = {
+                "rule": alert.rule,
+                "group": alert.group,
+                "stream": alert.stream,
+                "start_time": alert.start,
+                "last_time": alert.start,
+                "due_time": None if each.episode.due is None else _microseconds(each.episode.due),
+                "alert": number,
+            }
+            await connection.execute(insert(firings).values(values))
+            if alert.state == "firing":
+                await self._say(connection, alert, now)
+
+    async def _fire_pending(self, connection: AsyncConnection, counts: Counts, each: Change, now: int) -> bool:
+        """Let a pending alert fire, with the evidence of this moment; False where there is none."""
+        row = await _firing(connection, counts.rule.name, each.group)
+        if row is None:
+            return False
+        taken = await snapshot(connection, counts, each, row.bundle)
+        evidence = update(alerts).where(alerts.c.id == row.alert).values(evidence=taken.evidence)
+        await connection.execute(evidence)
+        await self._link(connection, row.alert, taken)
+        of_group = (firings.c.rule == counts.rule.name, firings.c.group == each.group)
+        await connection.execute(update(firings).where(*of_group).values(due_time=None))
+        if row.state == "pending":
+            await self._say(connection, await change(connection, row.alert, "firing", now), now)
+        return True
+
+    async def _end(
+        self, connection: AsyncConnection, rule: str, each: Change, now: int, note: str | None = None
+    ) -> None:
+        row = await _firing(connection, rule, each.group)
+        if row is None:
+            return
+        of_group = (firings.c.rule == rule, firings.c.group == each.group)
+        await connection.execute(delete(firings).where(*of_group))
+        end = _microseconds(each.episode.end if each.episode.end is not None else each.episode.last)
+        if row.state not in _OPEN:
+            # A person has resolved it: nothing is left to be said.
+            await connection.execute(update(alerts).where(alerts.c.id == row.alert).values(end_time=end))
+            return
+        if each.turn == "dropped":
+            note = "the evidence did not last"
+        alert = await change(connection, row.alert, "resolved", now, note=note, end=end)
+        if row.state != "pending":
+            await self._say(connection, alert, now)
+
+    async def _go_on(self, connection: AsyncConnection, rule: str, firing: Mapping[str, Episode]) -> None:
+        for group, episode in sorted(firing.items()):
+            last = _microseconds(episode.last)
+            later = (firings.c.rule == rule, firings.c.group == group, firings.c.last_time < last)
+            begun = firings.c.start_time == _microseconds(episode.start)
+            await connection.execute(update(firings).where(*later, begun).values(last_time=last))
+
+    async def _link(self, connection: AsyncConnection, alert: int, taken: Snapshot) -> None:
+        await connection.execute(delete(alert_events).where(alert_events.c.alert == alert))
+        if taken.events:
+            rows = [{"alert": alert, "event": event} for event in sorted(set(taken.events))]
+            await connection.execute(insert(alert_events), rows)
+
+    async def _say(self, connection: AsyncConnection, alert: AlertRow, now: int) -> None:
+        if self._notify:
+            await outbox.put(connection, messages(self._topic, alert), now, now)
+
+    def _row(self, counts: Counts, bundle: str, each: Change, taken: Snapshot) -> AlertRow:
+        rule, start = counts.rule, _microseconds(each.episode.start)
+        return AlertRow(
+            rule=rule.name,
+            group=each.group,
+            episode=rfc3339(start),
+            kind=rule.kind,
+            state="pending" if each.turn == "pending" else "firing",
+            severity=rule.severity,
+            stream=rule.stream,
+            start=start,
+            visible_tick=_microseconds(each.moment) // self._tick - 1,
+            definition=rule.definition,
+            bundle=bundle,
+            evidence=taken.evidence,
+            receivers=rule.receivers,
+        )
+
+
+async def _firing(connection: AsyncConnection, rule: str, group: str) -> Any:
+    query = (
+        select(firings, alerts.c.state, alerts.c.bundle)
+        .join_from(firings, alerts, alerts.c.id == firings.c.alert)
+        .where(firings.c.rule == rule, firings.c.group == group)
+    )
+    # A person may be about to change the alert.
+    return (await connection.execute(query.with_for_update(of=alerts))).one_or_none()
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1e6)
