@@ -7,8 +7,12 @@ import pytest
 from day import LEARNT, burst, day, rule, story
 from helpers import EVENT_TIME, SECOND, rows
 
+from models.stub import StubScorer
+from pipeline.store.rebuild import rebuild
 from schemas.counting import alert_history, counters, firings
 from schemas.tables import alerts, outbox
+
+TICK = 10_000_000
 
 
 async def test_a_surge_fires_once_and_is_resolved_after_the_rearm_time(database_url: str, tmp_path: Path) -> None:
@@ -72,6 +76,32 @@ async def test_evidence_says_what_an_analyst_asks(database_url: str, tmp_path: P
     assert all(each["words"] and each["event"] and each["source"] == "wire" for each in said["examples"])
     assert {"bankrupt", "corvane"} <= {word for word, _ in said["terms"]}
     assert said["sources"] == [["wire", 34]]
+
+
+async def test_evidence_can_be_put_together_again_field_for_field(database_url: str, tmp_path: Path) -> None:
+    rules = (
+        rule(),
+        rule("mood", "share", head="sentiment", label="negative", window="2m", every="20s"),
+        rule("quiet", "absence"),
+    )
+    async with day(database_url, tmp_path, *rules) as today:
+        await today.usual(every=5.0)
+        await today.reach(LEARNT)
+        negative = [text for text in map(story, range(20_000, 21_000)) if _negative(text)][:60]
+        await today.tell(*[(LEARNT + 10 + at / 10, text) for at, text in enumerate(negative)])
+        await today.reach(LEARNT + 30)
+        # What comes later changes nothing of what was seen then.
+        await today.tell(*burst(LEARNT + 50, 100, 40_000))
+        await today.reach(LEARNT + 600)
+        found = await rows(today.database, alerts)
+        again = [await rebuild(today.database, TICK, each["id"]) for each in found]
+
+    assert {each["rule"] for each in found} == {"surge", "mood", "quiet"}
+    assert again == [each["evidence"] for each in found]
+
+
+def _negative(text: str) -> bool:
+    return StubScorer().score([text], "news")[0].heads["sentiment"].label == "negative"
 
 
 async def test_groups_are_judged_each_by_itself(database_url: str, tmp_path: Path) -> None:

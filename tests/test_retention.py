@@ -37,7 +37,9 @@ from schemas.tables import (
 OLD = "2024-03-01T00:00:00Z"
 MONTH = 30 * DAY
 YEAR = 365 * DAY
-NO_MORE = {"outbox": 0, "dead_letters": 0, "closings": 0, "seen": 0}
+NO_MORE = {"outbox": 0, "dead_letters": 0, "closings": 0, "seen": 0} | dict.fromkeys(
+    ("sightings", "counters", "stories", "groups", "definitions", "silences"), 0
+)
 HOUR = DAY // 24
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.bench import bench
+from pipeline.commands.bench_decide import decide
 from pipeline.commands.bench_surge import surge
 from pipeline.commands.demo import demo
 from pipeline.commands.output import JsonOption, command, settings_with, show_json
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer()
     group.callback(invoke_without_command=True)(bench)
     group.command()(surge)
+    group.command()(decide)
     app.add_typer(group, name="bench")
 
 

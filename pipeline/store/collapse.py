@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import ColumnElement, Select, and_, bindparam, column, func, select, true, tuple_, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.store import bulk
@@ -31,6 +30,7 @@ BATCH = 5_000
 _KEYS = 1_000
 
 _Key = tuple[str, int, int]
+_NEAR_KEY = ("group", "band", "part")
 
 
 async def collapse(connection: AsyncConnection, definition: int, ticks: int, until: int, tick: int) -> int:
@@ -96,17 +96,26 @@ class _Memory:
         """Read the stories that are near any of these."""
         keys = sorted({key for each in found if each.signature is not None for key in _keys(each)})
         since = found[0].tick - self._length
-        part = tuple_(stories.c.group, stories.c.band, stories.c.part)
-        for at in range(0, len(keys), _KEYS):
-            query = select(
-                stories.c.group, stories.c.band, stories.c.part, stories.c.signature, stories.c.tick
-            ).where(
-                stories.c.definition == self._definition,
-                stories.c.tick > since,
-                part.in_(keys[at : at + _KEYS]),
-            )
-            for row in await connection.execute(query):
+        size = _KEYS if connection.dialect.name == "sqlite" else len(keys) or 1
+        for at in range(0, len(keys), size):
+            for row in await connection.execute(self._query(connection, keys[at : at + size], since)):
                 self._told.setdefault((row.group, row.band, row.part), {})[row.signature] = row.tick
+
+    def _query(self, connection: AsyncConnection, keys: Sequence[_Key], since: int) -> Select[Any]:
+        query = select(*[stories.c[name] for name in (*_NEAR_KEY, "signature", "tick")])
+        if connection.dialect.name == "sqlite":
+            near: ColumnElement[bool] = tuple_(*[stories.c[name] for name in _NEAR_KEY]).in_(keys)
+        else:
+            # A join finds each key by the index; a long list of tuples would be gone through for every row.
+            arrays = [
+                bindparam(None, list(values), type_=ARRAY(stories.c[name].type))
+                for name, values in zip(_NEAR_KEY, zip(*keys, strict=True), strict=True)
+            ]
+            given = func.unnest(*arrays).table_valued(*[column(name, stories.c[name].type) for name in _NEAR_KEY])
+            given = given.render_derived(name="given")
+            query = query.select_from(given.join(stories, true()))
+            near = and_(*[stories.c[name] == given.c[name] for name in _NEAR_KEY])
+        return query.where(stories.c.definition == self._definition, stories.c.tick > since, near)
 
     def is_new(self, each: Any) -> bool:
         """Whether the group was not told this lately; if so, now it is."""
@@ -124,24 +133,15 @@ class _Memory:
 
     async def remember(self, connection: AsyncConnection) -> None:
         """Store the stories that were new."""
-        rows = [
-            {
-                "definition": self._definition,
-                "group": group,
-                "band": band,
-                "part": part,
-                "signature": signature,
-                "tick": tick,
-            }
+        told = [
+            (group, band, part, signature, tick)
             for (group, signature), tick in sorted(self._new.items())
             for band, part in enumerate(_parts(signature))
         ]
-        if rows:
-            build = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-            statement = build(stories)
-            again = {"tick": statement.excluded.tick}
-            keys = list(stories.primary_key.columns)
-            await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=again), rows)
+        columns: dict[str, list[Any]] = {"definition": [self._definition] * len(told)}
+        for at, name in enumerate((*_NEAR_KEY, "signature", "tick")):
+            columns[name] = [each[at] for each in told]
+        await bulk.put_all(connection, stories, columns, "tick")
 
 
 def _keys(each: Any) -> list[_Key]:

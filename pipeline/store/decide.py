@@ -3,10 +3,9 @@
 They are taken in transactions of their own: nothing enters a closed tick, so chunks need not wait for them.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,22 +15,13 @@ from pipeline.store.clock import try_decisions
 from pipeline.store.collapse import collapse
 from pipeline.store.confusions import confusion_of
 from pipeline.store.database import Database
-from pipeline.store.panels import Baselines, Counts, Fitted, Known
+from pipeline.store.judging import judge_span
+from pipeline.store.panels import Baselines, Counts
 from pipeline.store.rulebook import rule_set_of
-from pipeline.surge.baseline import Baseline
 from pipeline.surge.groups import (
-    Change,
-    Judged,
-    Panel,
     Span,
-    candidates,
     changes,
-    judge_counts,
-    judge_shares,
-    needs,
 )
-from pipeline.surge.rearm import Episode
-from pipeline.surge.share import Confusion, ShareBaseline
 from schemas.counting import definitions, groups, rule_activations, sightings
 from schemas.tables import events, watermarks
 
@@ -94,7 +84,7 @@ class Decisions:
             return stretch.last < closed, changed
 
     async def _stretch(self, connection: AsyncConnection, stream: str, decided: int, closed: int) -> Stretch:
-        """The next ticks: up to a change of rules, an attachment of a back-fill, or as many as memory allows."""
+        """The next ticks: up to other rules, another bundle, a back-fill, or as many as memory allows."""
         first = decided + 1
         last = min(closed, await attached.before(connection, stream, first, closed))
         rules, until = await _rules_at(connection, stream, first)
@@ -104,7 +94,8 @@ class Decisions:
             return Stretch(last + 1, last, rules)
         # Nothing was counted before, and nothing can be decided on.
         first, reach = max(first, begin), min(_TICKS, max(360, _CELLS // max(size, 1)))
-        return Stretch(first, min(last, first + reach - 1), rules)
+        last = min(last, first + reach - 1)
+        return Stretch(first, await _before_other_bundle(connection, stream, first, last), rules)
 
     async def _counted(self, connection: AsyncConnection, stretch: Stretch) -> list[tuple[int, CountRule]]:
         counting = [rule for rule in stretch.rules.rules if isinstance(rule, CountRule)]
@@ -128,68 +119,15 @@ class Decisions:
             if span is None:
                 continue
             of_rule = firing.get(rule.name, {})
-            bundle, confusion = await self._confusion(connection, stream, rule, span)
+            bundle = await _latest_bundle(connection, stream, (span.last + 1) * (rule.every // self._tick) - 1)
+            confusion = await confusion_of(connection, bundle, rule) if isinstance(rule, ShareRule) else None
             labels = confusion.labels if confusion else ("",)
             counts = Counts(number, rule, self._tick, labels)
             known = await counts.known(connection)
-            found = await self._changes(connection, counts, span, known, runs, confusion, of_rule)
+            panel, judged = await judge_span(connection, counts, span, known, runs, self._baselines, confusion)
+            found = changes(counts.plan, span, panel.names, judged, of_rule)
             changed += await self._told.write(connection, counts, bundle, of_rule, found, now)
         return changed
-
-    async def _changes(
-        self,
-        connection: AsyncConnection,
-        counts: Counts,
-        span: Span,
-        known: Mapping[str, Known],
-        runs: int,
-        confusion: Confusion | None,
-        firing: MutableMapping[str, Episode],
-    ) -> list[Change]:
-        panel = await counts.panel(connection, span, known)
-        watched = np.isin(counts.labels, _watched(counts.rule))
-        places = candidates(panel, span, counts.plan, counts.rule.kind, watched)
-        needed = needs(panel, span, counts.plan, places)
-        fitted = await self._baselines.of(connection, counts, needed, known, runs, confusion)
-        able = np.array([fitted[each] is not None for each in needed], dtype=bool)
-        places = places[0][able], places[1][able]
-        use = [cast(Fitted, fitted[each]) for each in needed if fitted[each] is not None]
-        judged = _judged(panel, span, counts, places, use, confusion)
-        return changes(counts.plan, span, panel.names, judged, firing)
-
-    async def _confusion(
-        self, connection: AsyncConnection, stream: str, rule: CountRule, span: Span
-    ) -> tuple[str, Confusion | None]:
-        """What scored the latest event of the stream until then; and its confusion matrix, for a share."""
-        until = (span.last + 1) * (rule.every // self._tick) - 1
-        latest = (
-            select(events.c.bundle)
-            .where(events.c.stream == stream, events.c.visible_tick <= until, events.c.run.is_(None))
-            .order_by(events.c.visible_tick.desc(), events.c.bundle.desc())
-            .limit(1)
-        )
-        bundle = (await connection.execute(latest)).scalar_one_or_none() or ""
-        if not isinstance(rule, ShareRule):
-            return bundle, None
-        return bundle, await confusion_of(connection, bundle, rule)
-
-
-def _watched(rule: CountRule) -> Sequence[str]:
-    return rule.label if isinstance(rule, ShareRule) else ("",)
-
-
-def _judged(
-    panel: Panel,
-    span: Span,
-    counts: Counts,
-    places: tuple[np.ndarray, np.ndarray],
-    use: Sequence[Fitted],
-    confusion: Confusion | None,
-) -> Judged:
-    if confusion is not None and isinstance(counts.rule, ShareRule):
-        shares = cast(Sequence[ShareBaseline], use)
-        return judge_shares(panel, span, counts.plan, places, shares, confusion, counts.rule.label)
-    return judge_counts(panel, span, counts.plan, counts.rule.kind, places, cast(Sequence[Baseline], use))
 
 
 def _span(rule: CountRule, stretch: Stretch, tick: int) -> Span | None:
@@ -248,3 +186,28 @@ async def _numbers(connection: AsyncConnection, names: Sequence[str]) -> dict[st
         .group_by(definitions.c.definition)
     )
     return {row.definition: row.id for row in await connection.execute(query)}
+
+
+async def _before_other_bundle(connection: AsyncConnection, stream: str, first: int, last: int) -> int:
+    """The last tick before another bundle scored an event, `last` at most."""
+    current = await _latest_bundle(connection, stream, first)
+    query = select(func.min(events.c.visible_tick)).where(
+        events.c.stream == stream,
+        events.c.visible_tick > first,
+        events.c.visible_tick <= last,
+        events.c.run.is_(None),
+        events.c.bundle != current,
+    )
+    found = (await connection.execute(query)).scalar_one()
+    return last if found is None else int(found) - 1
+
+
+async def _latest_bundle(connection: AsyncConnection, stream: str, tick: int) -> str:
+    """What scored the latest event of a stream by then; its confusion matrix holds for shares."""
+    latest = (
+        select(events.c.bundle)
+        .where(events.c.stream == stream, events.c.visible_tick <= tick, events.c.run.is_(None))
+        .order_by(events.c.visible_tick.desc(), events.c.bundle.desc())
+        .limit(1)
+    )
+    return (await connection.execute(latest)).scalar_one_or_none() or ""

@@ -1,7 +1,7 @@
 """Counters as decisions read them: the groups of a definition, their windows, and what is usual in them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -37,6 +37,16 @@ class Known(Struct):
     last: int
     until: int | None
     runs: int | None
+
+
+class _Cells(NamedTuple):
+    """Rows of counters, column by column."""
+
+    groups: Sequence[str]
+    labels: Sequence[str]
+    buckets: Sequence[int]
+    values: Sequence[int]
+    raw: Sequence[int]
 
 
 class Counts:
@@ -75,46 +85,53 @@ class Counts:
 
     async def panel(self, connection: AsyncConnection, span: Span, known: Mapping[str, Known]) -> Panel:
         """Groups with an event in any window of the span; for absence all that were active lately."""
-        rows = await self._cells(connection, span.first - self._per + 1, span.last)
-        names = sorted({row.group for row in rows})
+        cells = await self._cells(connection, span)
+        names = sorted(set(cells.groups))
         if self.rule.kind == "absence":
             oldest = span.first - int(ACTIVE / span.every)
-            names = sorted(
-                {*names, *(name for name, each in known.items() if oldest < each.last and each.first <= span.last)}
-            )
+            heard_of = (name for name, each in known.items() if oldest < each.last and each.first <= span.last)
+            names = sorted({*names, *heard_of})
         at = {name: index for index, name in enumerate(names)}
-        label = {name: index for index, name in enumerate(self.labels)}
-        cells = np.zeros((len(names), len(self.labels), span.size + self._per - 1))
+        group = np.array([at[name] for name in cells.groups], dtype=np.int64)
+        bucket = np.array(cells.buckets, dtype=np.int64) - (span.first - self._per + 1)
+        label, told = self._places(cells.labels), np.array(cells.raw) > 0
         heard = np.zeros((len(names), span.size + self._per - 1), dtype=bool)
-        for row in rows:
-            bucket = row.bucket - span.first + self._per - 1
-            heard[at[row.group], bucket] |= row.raw > 0
-            place = label.get(row.label)
-            if place is not None:
-                cells[at[row.group], place, bucket] += row.value
+        heard[group[told], bucket[told]] = True
+        counted = np.zeros((len(names), len(self.labels), span.size + self._per - 1))
+        values, apart = np.array(cells.values, float), label >= 0
+        np.add.at(counted, (group[apart], label[apart], bucket[apart]), values[apart])
         before = await self._before(connection, span, names, known, heard[:, : self._per - 1])
         quiet = [each.last for name, each in known.items() if name not in at and each.last <= span.last]
         return Panel(
             names=names,
             heard=heard[:, self._per - 1 :],
             before=np.array(before, dtype=np.int64),
-            windows=sliding(cells, self._per),
+            windows=sliding(counted, self._per),
             quiet=np.sort(np.array(quiet, dtype=np.int64)),
         )
 
-    async def _cells(self, connection: AsyncConnection, first: int, last: int) -> Sequence[Any]:
-        query = (
-            select(
-                counters.c.group,
-                counters.c.label,
-                counters.c.bucket,
-                sql_cast(func.sum(self._value), BigInteger).label("value"),
-                sql_cast(func.sum(counters.c.raw), BigInteger).label("raw"),
+    def _places(self, labels: Sequence[str]) -> NDArray[np.int64]:
+        """Numbers of labels, -1 for those that are not told apart."""
+        number = {name: index for index, name in enumerate(self.labels)}
+        return np.array([number.get(name, -1) for name in labels], dtype=np.int64)
+
+    async def _cells(self, connection: AsyncConnection, span: Span) -> _Cells:
+        key = (counters.c.group, counters.c.label)
+        query = select(*key, counters.c.bucket, self._value, counters.c.raw)
+        if span.size == 1:
+            # One decision asks only for a window's sum, its last bucket, and when a group was heard before.
+            sums = [sql_cast(func.sum(each), BigInteger) for each in (self._value, counters.c.raw)]
+            earlier = counters.c.bucket < span.first
+            query = select(*key, func.max(counters.c.bucket), *sums).group_by(*key, earlier)
+        found = await connection.execute(
+            query.where(
+                counters.c.definition == self.definition,
+                counters.c.bucket > span.first - self._per,
+                counters.c.bucket <= span.last,
             )
-            .where(counters.c.definition == self.definition, counters.c.bucket >= first, counters.c.bucket <= last)
-            .group_by(counters.c.group, counters.c.label, counters.c.bucket)
         )
-        return (await connection.execute(query)).all()
+        rows = found.all()
+        return _Cells(*zip(*rows, strict=True)) if rows else _Cells((), (), (), (), ())
 
     async def _before(
         self, connection: AsyncConnection, span: Span, names: Sequence[str], known: Mapping[str, Known], heard: Any

@@ -12,6 +12,7 @@ from pipeline.retry import through_outage
 from pipeline.store import bulk, rows
 from pipeline.store.clock import alone
 from pipeline.store.database import Database
+from pipeline.store.prune_counts import prune_counts
 from pipeline.store.rule_sets import longest_baseline
 from schemas.errors import UsageError
 from schemas.tables import alerts, closings, dead_letters, events, instance, item_scores, outbox, scores, seen
@@ -56,6 +57,7 @@ async def prune(database: Database, now: int, older_than: int, forget_seen: int)
         "dead_letters": await _prune_table(database, dead_letters.c.id, dead_letters.c.ingest_time < floor),
         "closings": await _prune_table(database, closings.c.id, closings.c.closed_at < floor),
         "seen": await _prune_table(database, seen.c.key_hash, seen.c.day < seen_floor // DAY),
+        **await prune_counts(database, partial(step, database), now, older_than, BATCH),
     }
 
 
