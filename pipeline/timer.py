@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from pipeline.assignment import Assignment, Partition
+from pipeline.clock_guard import ClockGuard
 from pipeline.compose import Pipeline
 from pipeline.deliver import KafkaOutlet
 from pipeline.flow import Flow
@@ -42,6 +43,7 @@ class Timer:
         self._assignment = assignment
         self._fetched = fetched
         self._refuse = refuse
+        self._guard = ClockGuard(pipeline.database)
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -63,6 +65,8 @@ class Timer:
 
     async def _close(self) -> None:
         moment = now()
+        if not await self._guard.agrees(moment):
+            return
         for stream, flow in self._flows.items():
             closed = await flow.close(stream, moment)
             self._pipeline.observer.clock(stream, closed.watermark, len(closed.waits_for))

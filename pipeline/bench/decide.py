@@ -31,8 +31,8 @@ _BEGIN = 1_717_113_600 * _SECOND
 # Groups that surge at each decision, and events of a surge; the others have one event a minute or none.
 _SURGING, _SURGE = 3, 120
 _QUIET = 0.5
-# Minutes of history that the shorter run has: a baseline, and hardly more.
-_SHORT = 600
+# Minutes of history that the shorter run has: enough for surges to be told.
+_SHORT = 2_000
 
 _RULE = {
     "name": "surge", "kind": "volume", "stream": "news", "group_by": "source", "window": "1h", "every": "1m",

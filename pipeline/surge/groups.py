@@ -106,10 +106,12 @@ def sliding(counts: Floats, per: int) -> Floats:
     return moved
 
 
-def phase_of(group: str, plan: Plan) -> float:
-    """Seconds by which a group takes its baselines later than others, whole buckets; a plain series not at all."""
-    steps = round(plan.refit / plan.bucket)
-    return zlib.crc32(group.encode()) % steps * plan.bucket if group else 0.0
+def phase_of(group: str, plan: Plan) -> tuple[float, float]:
+    """Phase and lag of a group's baselines (seconds), spread over all decisions; a plain series has none."""
+    if not group:
+        return 0.0, 0.0
+    buckets, number = round(plan.refit / plan.bucket), zlib.crc32(group.encode())
+    return number % buckets * plan.bucket, number // buckets % round(plan.bucket / plan.every) * plan.every
 
 
 def candidates(panel: Panel, span: Span, plan: Plan, kind: str, watched: Flags) -> tuple[Ints, Ints]:
@@ -127,8 +129,8 @@ def needs(panel: Panel, span: Span, plan: Plan, places: tuple[Ints, Ints]) -> li
     """The baseline of each place, in their order."""
     group, bucket = places
     ends = span.ends[bucket]
-    phases = np.array([phase_of(name, plan) for name in panel.names])
-    until = plan.known_until(ends, phases[group]) if len(group) else ends
+    phases = np.array([phase_of(name, plan) for name in panel.names]).reshape(-1, 2)
+    until = plan.known_until(ends, phases[group, 0], phases[group, 1])
     return [(panel.names[at], int(moment)) for at, moment in zip(group.tolist(), until.tolist(), strict=True)]
 
 

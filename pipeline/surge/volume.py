@@ -68,12 +68,13 @@ class Plan(Struct, frozen=True):
         least = min(_REFIT, self.baseline * _REFITS)
         return math.ceil(max(least, self.window) / self.bucket) * self.bucket
 
-    def known_until(self, moments: Floats, phase: "float | Floats" = 0.0) -> Floats:
+    def known_until(self, moments: Floats, phase: "float | Floats" = 0.0, lag: "float | Floats" = 0.0) -> Floats:
         """Where the counts end that make the baseline of a decision at each moment: before its own window.
 
-        `phase`, seconds: groups that take their baselines anew at different moments share the work.
+        Groups that take their baselines anew at different moments share the work: `phase` is by how much later
+        they end, `lag` how much later they are taken (seconds).
         """
-        until: Floats = np.floor((moments - self.window - phase) / self.refit) * self.refit + phase
+        until: Floats = np.floor((moments - self.window - phase - lag) / self.refit) * self.refit + phase
         return until
 
     def bar(self, groups: "int | Floats", learning: Flags) -> Floats:
