@@ -1,5 +1,6 @@
 """Rules that count: what fires, on which evidence, and when it is over."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,34 @@ async def test_the_order_of_events_within_a_tick_changes_nothing(
 
     said = {name: alert["evidence"][name] for name in ("count", "raw", "baseline", "odds", "terms")}
     assert said == {**said, "count": 36, "raw": 40}
+
+
+async def test_two_workers_that_close_at_the_same_time_decide_once(database_url: str, tmp_path: Path) -> None:
+    async with day(database_url, tmp_path, rule(), workers=2) as today:
+        await today.usual()
+        await today.reach(LEARNT)
+        await today.tell(*burst(LEARNT + 10, 40))
+        await today.tell((LEARNT + 405, "tick"), source="clock")
+        await asyncio.gather(*(today.close(worker) for worker in (0, 1, 0, 1)))
+        await today.close()
+        [alert] = await rows(today.database, alerts)
+        sent = await rows(today.database, outbox)
+
+    assert (alert["state"], len(sent)) == ("resolved", 2)
+
+
+async def test_the_sensitivity_is_shared_by_the_groups_that_are_active(database_url: str, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"group_by": "company"}
+    async with day(database_url, tmp_path, rule(**fields)) as today:
+        await today.usual(attributes={"company": "A"})
+        await today.reach(LEARNT)
+        await today.tell(*burst(LEARNT + 10, 40), attributes={"company": "A"})
+        alone = await today.reach(LEARNT + 30)
+        # Thousands that were heard of lately leave each of them a thousandth.
+        names = [f"C{number}" for number in range(3_000)]
+        await today.tell((LEARNT + 500, story(1)), attributes={"company": names})
+        await today.reach(LEARNT + 520)
+        await today.tell(*burst(LEARNT + 530, 40, 60_000), attributes={"company": "A"})
+        shared = await today.reach(LEARNT + 560)
+
+    assert (len(alone), len(shared)) == (1, 1)
