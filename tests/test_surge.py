@@ -179,11 +179,11 @@ def test_a_window_that_the_series_cannot_tell_is_refused() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=200), st.integers(1, 40))
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=200), st.integers(1, 40), st.integers(0, 5))
 def test_a_flapping_signal_fires_and_resolves_once_in_a_rearm_time_at_most(
-    signal: list[tuple[bool, bool]], rearm: int
+    signal: list[tuple[bool, bool]], rearm: int, hold: int
 ) -> None:
-    state, begun, resolved = Rearm(float(rearm)), [], []
+    state, begun, resolved = Rearm(float(rearm), hold=float(hold)), [], []
     for moment, (fires, holds) in enumerate(signal):
         turns = [turn for turn, _ in state.step(float(moment), fires, holds)]
         begun += [moment] if "firing" in turns else []
