@@ -222,7 +222,7 @@ async def _decide(
     first: int,
     now: int,
 ) -> Decision:
-    for rules in [load_rules(settings.rules.file), *await used_rules(database, now - _IN_FORCE)]:
+    for rules in [load_rules(settings.rules.file, receivers=False), *await used_rules(database, now - _IN_FORCE)]:
         check_served(rules, candidate.labels, candidate.bundle.identity)
     before = in_force(await read_activations(database), first)
     # Alone, for it may be repeated: a step back that is looked for twice would be two.

@@ -26,11 +26,12 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from pipeline.durations import parse_duration
+from pipeline.places import problem_at, yaml_problem
+from pipeline.receivers import Receivers, Severity, parse_receivers
 from schemas.errors import ConfigError, UsageError
 from schemas.events import encode_json
 
 Labels = Mapping[str, tuple[str, ...]]
-Severity = Literal["info", "low", "medium", "high", "critical"]
 
 
 class _Part(BaseModel):
@@ -138,6 +139,16 @@ class MatchRule(_Rule):
 
     kind: Literal["match"]
     when: Conditions
+    receivers: tuple[str, ...] = ()
+
+    _one_receiver = field_validator("receivers", mode="before")(_as_tuple)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> Any:
+        dumped = dump(self)
+        if not self.receivers:
+            dumped.pop("receivers", None)
+        return dumped
 
     @property
     def baseline(self) -> int:
@@ -226,6 +237,7 @@ _KINDS: Mapping[str, type[_Rule]] = {
 
 class _File(_Part):
     rules: tuple[Annotated[AnyRule, Field(discriminator="kind")], ...] = ()
+    receivers: dict[str, Any] = {}
 
 
 # What stands at each depth of the file besides a rule, which is of its kind: rules, conditions, one head's
@@ -234,10 +246,14 @@ _PARTS: Mapping[int, type[_Part]] = {1: _File, 2: _File, 4: Conditions, 6: HeadC
 
 
 class RuleSet:
-    """The rules in force. `version` is a hash of all of them, `baseline` the longest of theirs (microseconds)."""
+    """The rules in force. `version` is a hash of all of them, `baseline` the longest of theirs (microseconds).
 
-    def __init__(self, rules: Sequence[AnyRule] = ()) -> None:
+    `receivers` are no part of `content` and `version`: they are secrets of the process.
+    """
+
+    def __init__(self, rules: Sequence[AnyRule] = (), receivers: Receivers | None = None) -> None:
         self.rules = tuple(rules)
+        self.receivers = receivers or {}
         self.content = [rule.model_dump(mode="json") for rule in rules]
         self.version = _hash(self.content)
         self.baseline = max((rule.baseline for rule in rules), default=0)
@@ -256,10 +272,11 @@ class RuleSet:
         return tuple(rule for rule in self.rules if isinstance(rule, MatchRule) and rule.stream == stream)
 
 
-def load_rules(path: str, labels: Mapping[str, Labels] | None = None) -> RuleSet:
+def load_rules(path: str, labels: Mapping[str, Labels] | None = None, *, receivers: bool = True) -> RuleSet:
     """Read and check a rules file; an empty path gives no rules.
 
     `labels` gives, by stream, the heads that a scorer has and their labels; without it they are not checked.
+    Without `receivers` their addresses are not read, and need nothing of the environment.
 
     Raises:
         ConfigError: names file, line, field, and what is allowed.
@@ -274,25 +291,35 @@ def load_rules(path: str, labels: Mapping[str, Labels] | None = None) -> RuleSet
     except UnicodeDecodeError:
         raise ConfigError(f"the rules file {path} is not UTF-8; save it as UTF-8") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the rules file {path} is no YAML: {_yaml_problem(error)}") from None
+        raise ConfigError(f"the rules file {path} is no YAML: {yaml_problem(error)}") from None
     try:
-        rules = _File.model_validate(loaded or {}).rules
+        file = _File.model_validate(loaded or {})
     except ValidationError as error:
         first = error.errors()[0]
         where, message = _found(first)
-        raise ConfigError(_problem(path, tree, where, message)) from None
-    _check_names(path, tree, rules)
+        raise ConfigError(problem_at(path, tree, where, message)) from None
+    rules = file.rules
+    _check_names(path, tree, rules, file.receivers)
     if labels is not None:
         _check_labels(path, tree, rules, labels)
-    return RuleSet(rules)
+
+    def tell(where: tuple[int | str, ...], message: str) -> ConfigError:
+        return ConfigError(problem_at(path, tree, where, message))
+
+    return RuleSet(rules, parse_receivers(file.receivers, tell) if receivers else None)
 
 
-def _check_names(path: str, tree: Any, rules: tuple[AnyRule, ...]) -> None:
+def _check_names(path: str, tree: Any, rules: tuple[AnyRule, ...], receivers: Mapping[str, Any]) -> None:
     seen: set[str] = set()
     for index, rule in enumerate(rules):
+        for name in rule.receivers:
+            if name not in receivers:
+                known = f"this file has {', '.join(receivers)}" if receivers else "this file has no `receivers:`"
+                told = f"{name!r} is no receiver; {known}"
+                raise ConfigError(problem_at(path, tree, ("rules", index, "receivers"), told))
         if rule.name in seen:
             raise ConfigError(
-                _problem(
+                problem_at(
                     path, tree, ("rules", index, "name"), f"{rule.name!r} is taken; a name is a rule's identity"
                 )
             )
@@ -315,7 +342,7 @@ def check_served(rules: RuleSet, labels: Mapping[str, Labels], bundle: str) -> N
 
 def _check_labels(path: str, tree: Any, rules: tuple[AnyRule, ...], labels: Mapping[str, Labels]) -> None:
     for index, where, problem in _unserved(rules, labels):
-        raise ConfigError(_problem(path, tree, ("rules", index, *where), problem))
+        raise ConfigError(problem_at(path, tree, ("rules", index, *where), problem))
 
 
 def _unserved(
@@ -357,34 +384,6 @@ def _found(error: ErrorDetails) -> tuple[tuple[int | str, ...], str]:
         part = _KINDS[kind] if len(where) == 3 else _PARTS[len(where)]
         return where, f"is unknown; known here are {', '.join(part.model_fields)}"
     return where, error["msg"].removeprefix("Value error, ")
-
-
-def _problem(path: str, tree: Any, where: tuple[int | str, ...], message: str) -> str:
-    field = ".".join(str(part) for part in where) or "the file"
-    return f"{path}, line {_line(tree, where)}, {field}: {message}"
-
-
-def _line(node: Any, where: tuple[int | str, ...]) -> int:
-    """The line of the deepest part of `where` that the file has."""
-    line = node.start_mark.line + 1 if node is not None else 1
-    for part in where:
-        if isinstance(node, yaml.MappingNode):
-            pairs = [(key, value) for key, value in node.value if key.value == str(part)]
-            if not pairs:
-                break
-            line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _yaml_problem(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).partition("\n")[0] or "it cannot be parsed"
-    return f"line {mark.line + 1}: {problem}" if mark else str(problem)
 
 
 def _hash(value: Any) -> str:

@@ -70,11 +70,11 @@ def backtest(
     """
     _check_choice([bool(counts), database, events is not None], run, plot)
     if counts:
-        found, panels = run_backtest(load_rules(file).rules, [read_series(path) for path in counts])
+        found, panels = run_backtest(load_rules(file, receivers=False).rules, [read_series(path) for path in counts])
     else:
         settings = settings_with()
         labels: dict[str, Labels] = {name: labels_of(settings.model.bundle, name) for name in STREAMS}
-        rules = load_rules(file, labels)
+        rules = load_rules(file, labels, receivers=False)
         if events is None:
             found, panels = run_async(rehearse_database(settings, rules, run, plot is not None))
         else:

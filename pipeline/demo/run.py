@@ -56,7 +56,7 @@ class Demo:
 
     def _state(self, stage: Stage) -> State:
         options = self._options
-        rules = load_rules(stage.rules).rules
+        rules = load_rules(stage.rules, receivers=False).rules
         sending = f"in {options.duration * SENDING:.0f} seconds"
         title = f"a market day, all invented, {sending}" if options.input is None else f"events of {options.input}"
         return State(options.duration, {rule.name: tuple(rule.when.heads) for rule in rules if rule.when}, title)
