@@ -6,12 +6,34 @@ from pipeline.times import rfc3339
 from pipeline.work import AlertRow, Message, alert_name
 from schemas.messages import Alert
 
+# States that receivers are told of; an alert that is pending or acknowledged is told to the topic alone.
+TOLD = ("fired", "firing", "resolved")
 
-def messages(topic: str, alert: AlertRow) -> list[tuple[str, Message, int | None]]:
+Entry = tuple[str, Message, int | None]
+
+
+def messages(topic: str, alert: AlertRow) -> list[Entry]:
     """(identity, message, event row) for the outbox; one state of an alert is told once to each."""
     body = body_of(alert)
-    message = Message(topic, body.id.encode(), msgspec.json.encode(body), version=alert.version)
-    return [(f"{body.id}:{alert.state}:topic:{topic}", message, alert.event)]
+    key, value = body.id.encode(), msgspec.json.encode(body)
+    message = Message(topic, key, value, version=alert.version, alert=alert.id)
+    entries: list[Entry] = [(f"{body.id}:{alert.state}:topic:{topic}", message, alert.event)]
+    for name in alert.receivers if alert.state in TOLD else ():
+        told = Message("", key, value, version=alert.version, to=name, alert=alert.id)
+        entries.append((f"{body.id}:{alert.state}:to:{name}", told, alert.event))
+    return entries
+
+
+def correction(topic: str, alert: AlertRow) -> Entry:
+    """The same state once more, for the topic: what the alert quotes has changed."""
+    body = body_of(alert)
+    message = Message(topic, body.id.encode(), msgspec.json.encode(body), version=alert.version, alert=alert.id)
+    return f"{body.id}:{alert.state}:{alert.version}:topic:{topic}", message, alert.event
+
+
+def state_of(identity: str) -> str:
+    """The state that an entry for a receiver tells of."""
+    return identity.rpartition(":to:")[0].rpartition(":")[2]
 
 
 def body_of(alert: AlertRow) -> Alert:

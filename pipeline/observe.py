@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -59,6 +59,18 @@ class Observer:
         self._unsent_age = Gauge(
             "salience_outbox_oldest_seconds", "Age of the oldest message not sent yet", registry=self.registry
         )
+        self._notified = Counter(
+            "salience_notifications",
+            "What became of notifications",
+            ["receiver", "outcome"],
+            registry=self.registry,
+        )
+        self._untold = Gauge(
+            "salience_notifications_waiting",
+            "Notifications that a receiver could be sent now",
+            ["receiver"],
+            registry=self.registry,
+        )
         self._chunks = 0
         self._moved = time.monotonic()
         self.cpu: dict[str, float] = {}
@@ -110,6 +122,17 @@ class Observer:
         """How many messages wait, and since when, microseconds."""
         self._unsent.set(waiting)
         self._unsent_age.set(0 if oldest is None else max(0, now - oldest) / 1_000_000)
+
+    def notified(self, receiver: str, outcome: str, count: int = 1) -> None:
+        """Outcomes: sent, failed, withheld."""
+        if count:
+            self._notified.labels(receiver, outcome).inc(count)
+
+    def untold(self, waiting: Mapping[str, int]) -> None:
+        """How many notifications each receiver could be sent now."""
+        self._untold.clear()
+        for receiver, count in waiting.items():
+            self._untold.labels(receiver).set(count)
 
     def chunk_begun(self) -> None:
         if self._chunks == 0:

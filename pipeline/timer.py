@@ -9,6 +9,7 @@ from pipeline.assignment import Assignment, Partition
 from pipeline.clock_guard import ClockGuard
 from pipeline.compose import Pipeline
 from pipeline.deliver import KafkaOutlet
+from pipeline.dispatch import Dispatch
 from pipeline.flow import Flow
 from pipeline.store import outbox
 from pipeline.store.rule_sets import remember_rules
@@ -47,6 +48,14 @@ class Timer:
 
     async def run(self) -> None:
         """Go on until cancelled."""
+        pipeline = self._pipeline
+        dispatch = Dispatch(pipeline.database, lambda: pipeline.watch.rules.receivers, now, pipeline.observer)
+        try:
+            await self._rounds(dispatch)
+        finally:
+            await dispatch.close()
+
+    async def _rounds(self, dispatch: Dispatch) -> None:
         rounds = 0
         while True:
             await asyncio.sleep(_ROUND)
@@ -57,6 +66,7 @@ class Timer:
                 await self._step("close", self._close)
             await self._step("outbox", self._sweep)
             await self._step("rules", lambda: self._pipeline.watch.look(now()))
+            await self._step("receivers", dispatch.round)
             await self._step("bundles", lambda: self._pipeline.active.refresh(now()))
             if rounds % _TOPICS == 0:
                 await self._step("topics", self._assignment.check)

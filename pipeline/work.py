@@ -75,7 +75,8 @@ class NewEvent(Struct):
 class Message(Struct):
     """A message for a topic; value None is a tombstone. `outbox` is the row to mark when the broker has it.
 
-    `version` is set where the topic keeps the latest message of each key: the higher one holds.
+    `version` is set where the topic keeps the latest message of each key: the higher one holds. With `to` it is
+    for that receiver instead of a topic. `alert` is the row of the alert that it tells of.
     """
 
     topic: str
@@ -84,6 +85,8 @@ class Message(Struct):
     headers: Sequence[tuple[str, bytes]] = ()
     outbox: int | None = None
     version: int | None = None
+    to: str | None = None
+    alert: int | None = None
 
 
 class Outgoing(Struct):
@@ -165,3 +168,5 @@ class AlertRow(Struct):
     version: int = 1
     # Names of who is told beside the topic.
     receivers: tuple[str, ...] = ()
+    # Its row, once it is stored.
+    id: int | None = None

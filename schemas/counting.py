@@ -184,13 +184,14 @@ receivers = Table(
     Column("window_sent", Integer, nullable=False),
 )
 
-# Alerts that a receiver must be told of again and again while they last.
+# Alerts that a receiver must be told of again and again while they last; leased by who is doing so.
 reposts = Table(
     "reposts",
     metadata,
     Column("alert", RowId, primary_key=True, autoincrement=False),
     Column("receiver", Text, primary_key=True),
     Column("due_at", BigInteger, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
     Index(None, "due_at"),
 )
 

@@ -1,5 +1,6 @@
 """The error tree: every failure has a named reason and says whether a retry can help."""
 
+from collections.abc import Collection
 from typing import ClassVar
 
 
@@ -33,6 +34,20 @@ class TrainingError(SalienceError):
 
     reason = "training"
     fatal = True
+
+
+class NotSentError(SalienceError):
+    """A receiver did not take a notification, or said nothing in time; it is tried again.
+
+    `reached` numbers the addresses of the receiver that did take it, from 0.
+    """
+
+    reason = "receiver"
+    retry = True
+
+    def __init__(self, message: str, reached: Collection[int] = ()) -> None:
+        super().__init__(message)
+        self.reached = frozenset(reached)
 
 
 class ContradictionError(ConfigError):

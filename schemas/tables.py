@@ -204,13 +204,15 @@ dead_letters = Table(
     Index(None, "ingest_time"),
 )
 
-# What must go out and survive a crash; claimed by lease. `event` leads a redelivered chunk to its messages.
+# What must go out and survive a crash; claimed by lease. `event` leads a redelivered chunk to its messages,
+# `alert` an alert to what was said of it.
 outbox = Table(
     "outbox",
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("identity", Text, nullable=False, unique=True),
     Column("event", RowId),
+    Column("alert", RowId),
     Column("receiver", Text, nullable=False),
     Column("key", LargeBinary),
     # None is a tombstone.
@@ -225,6 +227,7 @@ outbox = Table(
     Column("error", Text),
     Index(None, "sent_at", "lease_until"),
     Index(None, "event"),
+    Index(None, "alert"),
     Index(None, "receiver", "key"),
 )
 

@@ -66,6 +66,7 @@ def _alert(rule: MatchRule, definition: str, new: NewEvent) -> AlertRow:
         bundle=new.bundle,
         evidence=_evidence(event, new.score),
         event=new.id,
+        receivers=rule.receivers,
     )
 
 

@@ -49,6 +49,7 @@ async def insert_alerts(
     for each in found:
         row_id = ids.pop((each.rule, each.group, each.episode), None)
         if row_id is not None:
+            each.id = row_id
             new.append((row_id, each))
     if new:
         history = [_history(row_id, each.version, each.state, now, BY_RULE, None) for row_id, each in new]
@@ -98,6 +99,7 @@ def of_row(row: Row[Any]) -> AlertRow:
         end=row.end_time,
         version=row.version,
         receivers=tuple(row.receivers or ()),
+        id=row.id,
     )
 
 

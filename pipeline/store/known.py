@@ -125,7 +125,11 @@ async def unsent(connection: AsyncConnection, rows: Sequence[int]) -> list[Messa
         later.c.receiver == outbox.c.receiver, later.c.key == outbox.c.key, later.c.version > outbox.c.version
     )
     query = (
-        select(outbox).where(outbox.c.event.in_(rows), outbox.c.sent_at.is_(None), ~newer).order_by(outbox.c.id)
+        select(outbox)
+        .where(
+            outbox.c.event.in_(rows), outbox.c.sent_at.is_(None), outbox.c.receiver.startswith("topic:"), ~newer
+        )
+        .order_by(outbox.c.id)
     )
     return [from_row(row) for row in (await connection.execute(query)).mappings()]
 

@@ -19,6 +19,9 @@ FIRST_WAIT = 5
 LONGEST_WAIT = 900
 # Characters kept of an error.
 ERROR = 300
+# What the column `receiver` begins with: a topic, or a receiver of the configuration.
+TOPIC = "topic:"
+TO = "to:"
 
 
 async def put(
@@ -26,22 +29,24 @@ async def put(
 ) -> list[Message]:
     """Store (identity, message, event row), to be claimed after `lease_until` (microseconds).
 
-    Returns the messages whose identity was not there yet, with the number of their row.
+    What is for a receiver may be claimed at once. Returns the messages whose identity was not there yet, with the
+    number of their row.
     """
     for _, message, _ in messages:
-        if message.version is not None:
+        if message.version is not None and message.to is None:
             message.headers = [*message.headers, (VERSION_HEADER, str(message.version).encode())]
     rows = [
         {
             "identity": identity,
             "event": event,
-            "receiver": f"topic:{message.topic}",
+            "alert": message.alert,
+            "receiver": f"{TOPIC}{message.topic}" if message.to is None else f"{TO}{message.to}",
             "key": message.key,
             "value": message.value,
             "version": message.version,
             "headers": [[name, value.decode()] for name, value in message.headers],
             "created_at": now,
-            "lease_until": lease_until,
+            "lease_until": lease_until if message.to is None else now,
             "attempts": 0,
         }
         for identity, message, event in messages
@@ -56,7 +61,7 @@ async def put(
 
 
 async def claim(database: Database, now: int, limit: int = 100) -> list[Message]:
-    """Take up to `limit` unsent messages whose lease has run out, and lease them.
+    """Take up to `limit` unsent messages for topics whose lease has run out, and lease them.
 
     A message of which the outbox has a higher version is not sent any more.
     """
@@ -78,7 +83,7 @@ async def claim(database: Database, now: int, limit: int = 100) -> list[Message]
 async def _free(connection: AsyncConnection, now: int, limit: int) -> Sequence[Any]:
     query = (
         select(outbox)
-        .where(outbox.c.sent_at.is_(None), outbox.c.lease_until < now)
+        .where(outbox.c.sent_at.is_(None), outbox.c.lease_until < now, outbox.c.receiver.startswith(TOPIC))
         .order_by(outbox.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -128,11 +133,16 @@ async def confirm(connection: AsyncConnection, rows: Sequence[int], now: int) ->
 async def mark_failed(database: Database, failures: Mapping[int, str], now: int) -> None:
     """Write down why each of these rows is still here, and let it rest before it is tried again."""
     async with database.begin() as connection:
-        query = select(outbox.c.id, outbox.c.attempts).where(outbox.c.id.in_(list(failures)))
-        for row in (await connection.execute(query.order_by(outbox.c.id))).all():
-            rest = {"lease_until": now + back_off(row.attempts), "error": failures[row.id][:ERROR]}
-            unsent = update(outbox).where(outbox.c.id == row.id, outbox.c.sent_at.is_(None))
-            await connection.execute(unsent.values(rest))
+        await mark_failures(connection, failures, now)
+
+
+async def mark_failures(connection: AsyncConnection, failures: Mapping[int, str], now: int) -> None:
+    """As `mark_failed`, in a transaction that does more."""
+    query = select(outbox.c.id, outbox.c.attempts).where(outbox.c.id.in_(list(failures)))
+    for row in (await connection.execute(query.order_by(outbox.c.id))).all():
+        rest = {"lease_until": now + back_off(row.attempts), "error": failures[row.id][:ERROR]}
+        unsent = update(outbox).where(outbox.c.id == row.id, outbox.c.sent_at.is_(None))
+        await connection.execute(unsent.values(rest))
 
 
 def back_off(attempts: int) -> int:

@@ -42,6 +42,10 @@ class Transaction:
         return new
 
     async def send(self, messages: Sequence[tuple[str, Message, int | None]]) -> None:
-        """Put (identity, message, event row) into the outbox; sent after the commit, once an identity."""
+        """Put (identity, message, event row) into the outbox; sent after the commit, once an identity.
+
+        The chunk itself sends what is for topics; what is for receivers is claimed from the outbox.
+        """
         if self.notify:
-            self.messages += await outbox.put(self.connection, messages, self.now, self._lease_until)
+            new = await outbox.put(self.connection, messages, self.now, self._lease_until)
+            self.messages += [message for message in new if message.to is None]

@@ -109,6 +109,7 @@ def upgrade() -> None:
         sa.Column("alert", _ROW_ID, autoincrement=False, nullable=False),
         sa.Column("receiver", sa.Text(), nullable=False),
         sa.Column("due_at", sa.BigInteger(), nullable=False),
+        sa.Column("lease_until", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("alert", "receiver", name=op.f("pk_reposts")),
     )
     op.create_index(op.f("ix_reposts_due_at"), "reposts", ["due_at"])
@@ -176,6 +177,8 @@ def upgrade() -> None:
         sqlite_where=sa.text("state IN ('pending', 'firing', 'acknowledged')"),
     )
     op.add_column("alerts", sa.Column("receivers", _JSON, nullable=True))
+    op.add_column("outbox", sa.Column("alert", _ROW_ID, nullable=True))
+    op.create_index(op.f("ix_outbox_alert"), "outbox", ["alert"])
     with op.batch_alter_table("rule_sets") as rule_sets:
         rule_sets.drop_column("active_tick")
     op.add_column("runs", sa.Column("counted_event", sa.BigInteger(), server_default="0", nullable=False))
