@@ -3,7 +3,8 @@
 import asyncio
 import importlib.metadata
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec import Struct
 
@@ -11,6 +12,7 @@ from models.runtime import labels_of
 from pipeline import admin, embedded
 from pipeline.compose import open_scorer
 from pipeline.gazetteer.load import read_companies
+from pipeline.reach import how_they_do
 from pipeline.rules import load_rules
 from pipeline.settings import Settings
 from pipeline.store import migrate
@@ -36,6 +38,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("onnxruntime", _onnxruntime),
         ("bundle", lambda: _bundle(settings)),
         ("rules", lambda: _rules(settings)),
+        ("receivers", lambda: asyncio.run(_receivers(settings))),
         ("gazetteer", lambda: _gazetteer(settings)),
         ("database", lambda: asyncio.run(_database(settings))),
         ("broker", lambda: _broker(settings)),
@@ -88,8 +91,35 @@ def _rules(settings: Settings) -> str:
     path = settings.rules.file
     if not path:
         return "no rules file is set (SALIENCE_RULES__FILE); no alerts will be raised"
-    rules = load_rules(path, {stream: labels_of(settings.model.bundle, stream) for stream in STREAMS})
+    rules = load_rules(
+        path, receivers=False, labels={stream: labels_of(settings.model.bundle, stream) for stream in STREAMS}
+    )
     return f"{len(rules.rules)} rules in {path}"
+
+
+async def _receivers(settings: Settings) -> str:
+    receivers = load_rules(settings.rules.file).receivers
+    if not receivers:
+        return "no rule tells anybody but the topic; `receivers:` in the rules file names who is told"
+    database = Database(settings.database)
+    try:
+        await migrate.check(database)
+        found = await how_they_do(database, receivers)
+    except SalienceError:
+        # Told as the database's.
+        found = []
+    finally:
+        await database.close()
+    failing = [each for each in found if each["failures"] or each["kind"] is None]
+    if failing:
+        raise ConfigError("; ".join(map(_failing, failing)))
+    return ", ".join(f"{name} ({each.shown})" for name, each in receivers.items())
+
+
+def _failing(each: Mapping[str, Any]) -> str:
+    if each["kind"] is None:
+        return f"{each['waiting']} notifications wait for {each['name']}, which the rules file does not have"
+    return f"{each['name']} failed {each['failures']} times in a row, {each['waiting']} wait: {each['error']}"
 
 
 def _gazetteer(settings: Settings) -> str:

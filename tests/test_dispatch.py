@@ -36,7 +36,8 @@ AFTER = NOW + 1
 
 async def silence(database: Database, until: int, now: int = NOW, **names: str) -> int:
     about = {"rule": None, "group": None, **names}
-    return await silences.add_silence(database, about["rule"], about["group"], now, until, "ann", "known")
+    made = await silences.add_silence(database, about["rule"], about["group"], now, until, "ann", "known")
+    return int(made["id"])
 
 
 async def health(database: Database, name: str = "desk") -> Any:

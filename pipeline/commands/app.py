@@ -3,6 +3,7 @@
 import typer
 
 from pipeline.commands import (
+    alerts,
     db,
     dlq,
     entities,
@@ -30,6 +31,7 @@ texts.register(app)
 look.register(app)
 forget.register(app)
 evaluate.register(model.app)
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(topics.app, name="topics")
 app.add_typer(runs.app, name="runs")
 app.add_typer(dlq.app, name="dlq")

@@ -32,12 +32,16 @@ def check(file: Annotated[str, typer.Argument(help="YAML file of rules.")], json
     bundle = settings_with().model.bundle
     rules = load_rules(file, {stream: labels_of(bundle, stream) for stream in STREAMS})
     found = [{"name": rule.name, "kind": rule.kind, "definition": rule.definition} for rule in rules.rules]
+    told = [{"name": name, "kind": each.kind, "address": each.shown} for name, each in rules.receivers.items()]
     if json:
-        show_json({"ok": True, "version": rules.version, "rules": found})
+        show_json({"ok": True, "version": rules.version, "rules": found, "receivers": told})
         return
     for each in found:
         out.print(f"{each['kind']:<8}{each['name']}  {each['definition']}")
-    out.print(f"{len(found)} rules, version {rules.version}")
+    for each in told:
+        out.print(plain(f"{each['kind']:<13}{each['name']}  {each['address']}"))
+    receivers = f", {len(told)} receivers" if told else ""
+    out.print(f"{len(found)} rules{receivers}, version {rules.version}")
 
 
 @app.command()

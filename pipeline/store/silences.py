@@ -18,8 +18,8 @@ HELD = "silenced until "
 
 async def add_silence(
     database: Database, rule: str | None, group: str | None, now: int, until: int, author: str, comment: str
-) -> int:
-    """Silence alerts of a rule, of a group, or of both, from now on; returns the silence's number.
+) -> dict[str, Any]:
+    """Silence alerts of a rule, of a group, or of both, from now on; returns the row, `id` being its number.
 
     Raises:
         UsageError: it would name every alert, or would have no length.
@@ -39,7 +39,7 @@ async def add_silence(
     }
     async with database.begin() as connection:
         made = await connection.execute(insert(silences).values(**values).returning(silences.c.id))
-        return int(made.scalar_one())
+        return {"id": made.scalar_one(), **values}
 
 
 async def end_silence(database: Database, number: int, now: int) -> None:
