@@ -98,6 +98,10 @@ def _rules(settings: Settings) -> str:
 
 
 async def _receivers(settings: Settings) -> str:
+    try:
+        load_rules(settings.rules.file, receivers=False)
+    except ConfigError:
+        return "not looked at: the rules file, which names them, must be mended first"
     receivers = load_rules(settings.rules.file).receivers
     if not receivers:
         return "no rule tells anybody but the topic; `receivers:` in the rules file names who is told"
