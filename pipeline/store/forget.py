@@ -10,10 +10,11 @@ from msgspec import UNSET, Struct, UnsetType
 from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.store import quotes
 from pipeline.store.clock import alone
 from pipeline.store.database import Database
 from pipeline.store.forget_letters import blank_letters, sought
-from pipeline.store.outbox import put
+from pipeline.store.outbox import TOPIC, put
 from pipeline.store.retention import BATCH, step
 from pipeline.store.rows import conversation_hash, subject_hash
 from pipeline.store.subjects import forgotten_moments, remember_forgotten
@@ -147,16 +148,29 @@ async def _blank_batch(
         return None, Counter()
     ids = [row.id for row in found]
     counts = await _blank_rows(connection, ids, task.moment)
+    counts["alerts"] += await _correct(connection, task, ids)
     # Once they are blank: a message that was claimed until then is on its way as it was.
-    free_at = max(task.free_at, await _leased_until(connection, ids))
+    free_at = max(task.free_at, await _leased_until(connection, outbox.c.event.in_(ids)))
     tombstones = await _of_alerts(connection, task, ids) + _of_scored(task, found)
     counts["tombstones"] = len(await put(connection, tombstones, task.moment, free_at))
     return ids[-1], counts
 
 
-async def _leased_until(connection: AsyncConnection, ids: Sequence[int]) -> int:
-    """Until when somebody may be sending a message of these events."""
-    query = select(func.max(outbox.c.lease_until)).where(outbox.c.event.in_(ids), outbox.c.sent_at.is_(None))
+async def _correct(connection: AsyncConnection, task: _Task, ids: Sequence[int]) -> int:
+    """Take these events out of alerts that quote several; the topic gets those anew. Returns how many."""
+    quoting = await quotes.take_out(connection, ids, quotes.FORGOTTEN)
+    if quoting:
+        about = outbox.c.alert.in_([row.id for row in quoting])
+        free_at = max(task.free_at, await _leased_until(connection, about))
+        anew = await quotes.corrections(connection, quoting, task.topics.alerts, task.moment)
+        await put(connection, anew, task.moment, free_at)
+    return len(quoting)
+
+
+async def _leased_until(connection: AsyncConnection, which: ColumnElement[bool]) -> int:
+    """Until when somebody may be sending one of these messages to a topic."""
+    unsent = outbox.c.sent_at.is_(None) & outbox.c.receiver.startswith(TOPIC)
+    query = select(func.max(outbox.c.lease_until)).where(which, unsent)
     return (await connection.execute(query)).scalar_one() or 0
 
 
@@ -293,3 +307,4 @@ async def _blank_met(
         ids = (await connection.execute(stored)).scalars().all()
         if ids:
             await _blank_rows(connection, ids, moment)
+            await quotes.take_out(connection, ids, quotes.FORGOTTEN)

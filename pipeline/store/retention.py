@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, RowMapping, delete, exists, select, true, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.retry import through_outage
-from pipeline.store import bulk, rows
+from pipeline.store import bulk, quotes, rows
 from pipeline.store.clock import alone
 from pipeline.store.database import Database
 from pipeline.store.prune_counts import prune_counts
@@ -132,7 +132,8 @@ async def _prune_quotes(connection: AsyncConnection, ids: list[int]) -> int:
     """What other tables say in the words of these events goes too, as `forget` finds it by the event only."""
     await connection.execute(update(alerts).where(alerts.c.event.in_(ids)).values(evidence={"pruned": True}))
     sent = delete(outbox).where(outbox.c.event.in_(ids), outbox.c.sent_at.is_not(None))
-    return (await connection.execute(sent)).rowcount
+    gone = (await connection.execute(sent)).rowcount
+    return gone + await quotes.delete_told(connection, await quotes.take_out(connection, ids, quotes.PRUNED))
 
 
 async def _prune_all_items(database: Database) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.store.database import Database
@@ -78,8 +78,3 @@ def silenced_until(found: Sequence[Row[Any]], rule: str, group: str) -> int | No
     """When the last of the silences that name an alert ends; None where there is none."""
     ends = [each.ends_at for each in found if each.rule in (None, rule) and each.group in (None, group)]
     return max(ends, default=None)
-
-
-async def prune_silences(connection: AsyncConnection, floor: int) -> int:
-    """Delete those that were over before `floor` (microseconds)."""
-    return (await connection.execute(delete(silences).where(silences.c.ends_at < floor))).rowcount
