@@ -67,8 +67,10 @@ def example(each: Mapping[str, Any]) -> str:
         return f"- {_gone(each)}"
     text = " ".join(str(each["text"]).split())
     text = text if len(text) <= _QUOTE else f"{text[: _QUOTE - 4]} ..."
-    words = f" ({', '.join(map(name_of, strongest(each)))})" if each.get("words") else ""
-    return f"- {each.get('source', '')}: {text}{words}"
+    label = f"{each['label']} {each['probability']:.2f}" if "label" in each else ""
+    words = ", ".join(map(name_of, strongest(each)))
+    seen = ": ".join(part for part in (label, words) if part)
+    return f"- {each.get('source', '')}: {text}" + (f" ({seen})" if seen else "")
 
 
 def strongest(each: Mapping[str, Any]) -> list[Any]:
@@ -88,10 +90,16 @@ def _gone(each: Mapping[str, Any]) -> str:
 def _counted(found: Mapping[str, Any]) -> str:
     if "count" not in found:
         return ""
-    window = f" in {found['window']}" if found.get("window") else ""
     usual = f", usually {_number(found['baseline'])}" if found.get("baseline") is not None else ""
     odds = f": {found['odds']}" if found.get("odds") else ""
-    return f"{_number(found['count'])}{window}{usual}{odds}"
+    texts = f" ({found['distinct']} distinct texts of {found['raw']})" if "distinct" in found else ""
+    return f"{_number(found.get('value', found['count']))}{_window(found.get('window'))}{usual}{odds}{texts}"
+
+
+def _window(window: Any) -> str:
+    if isinstance(window, Mapping):
+        return f" from {window.get('start')} to {window.get('end')}"
+    return f" in {window}" if window else ""
 
 
 def _number(value: Any) -> str:

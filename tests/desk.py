@@ -24,16 +24,27 @@ TOPIC = "t.alerts"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 LEASE = 60 * SECOND
 EVIDENCE = {
-    "window": "1h",
+    "window": {"start": "2024-05-31T08:30:00Z", "end": "2024-05-31T09:30:00Z"},
     "count": 42,
+    "raw": 60,
+    "distinct": 42,
+    "value": 42.0,
     "baseline": 3.5,
     "odds": "12 times the usual; expected once in 3 years",
     "examples": [
-        {"event": 1, "source": "wire", "id": "n1", "text": "Corvane sinks", "words": [["sinks", 0.7]]},
+        {
+            "event": 1,
+            "source": "wire",
+            "id": "n1",
+            "text": "Corvane sinks",
+            "label": "negative",
+            "probability": 0.93,
+            "words": [["sinks", 0.7]],
+        },
         {"event": 2, "source": "feed", "id": "n2", "text": "Corvane falls", "words": [["falls", 0.6]]},
     ],
     "terms": [["sinks", 3.1], ["falls", 2.2]],
-    "sources": ["wire", "feed"],
+    "sources": [["wire", 40], ["feed", 20]],
 }
 
 

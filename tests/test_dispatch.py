@@ -25,10 +25,12 @@ from sqlalchemy import select
 
 from pipeline.deliver import MemoryOutlet
 from pipeline.dispatch import Dispatch
+from pipeline.rules import load_rules
 from pipeline.store import silences
 from pipeline.store.database import Database
 from pipeline.sweep import sweep
 from schemas.counting import receivers
+from schemas.errors import NotSentError
 
 HOUR = 3600 * SECOND
 AFTER = NOW + 1
@@ -208,6 +210,27 @@ async def test_a_failing_receiver_backs_off_and_says_why(database_url: str) -> N
         assert await told(database) == {"firing:desk": (clock.now, None)}
         row = await health(database)
         assert (row.failures, row.error, row.failed_at) == (0, None, AFTER)
+
+
+async def test_what_a_receiver_says_is_kept_without_its_secrets(database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(f"receivers:\n  desk: {{webhook: 'http://127.0.0.1:1/T0ken', secret: {SECRET}}}\n")
+    known = load_rules(str(file)).receivers
+
+    class Telltale:
+        async def send(self, *_: Any) -> None:
+            raise NotSentError("no route to http://127.0.0.1:1/T0ken")
+
+        def close(self) -> None:
+            return
+
+    async with empty(database_url) as database:
+        await raised(database, alert("desk"))
+        sending = dispatch(database, Clock(AFTER), **known)
+        sending._transports["desk"] = (known["desk"], Telltale())
+        await run(sending)
+        assert await told(database) == {"firing:desk": (None, "no route to ****")}
+        assert (await health(database)).error == "no route to ****"
 
 
 async def test_failures_are_counted_by_receiver(database_url: str) -> None:

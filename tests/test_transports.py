@@ -105,10 +105,11 @@ async def test_apprise_tells_what_fired_in_plain_words() -> None:
     assert said["type"] == "failure"
     assert said["message"].splitlines() == [
         "share rule bad-mood on news, group CRVN, severity high: firing, from 2024-05-31T09:30:00Z",
-        "42 in 1h, usually 3.5: 12 times the usual; expected once in 3 years",
+        "42 from 2024-05-31T08:30:00Z to 2024-05-31T09:30:00Z, usually 3.5: 12 times the usual; "
+        "expected once in 3 years (42 distinct texts of 60)",
         "terms: sinks, falls",
         "sources: wire, feed",
-        "- wire: Corvane sinks (sinks)",
+        "- wire: Corvane sinks (negative 0.93: sinks)",
         "- feed: Corvane falls (falls)",
         "alert bad-mood/CRVN/1",
     ]

@@ -74,7 +74,9 @@ def backtest(
     """
     _check_choice([bool(counts), database, events is not None], run, plot)
     if counts:
-        found, panels = run_backtest(load_rules(file, receivers=False).rules, [read_series(path) for path in counts])
+        found, panels = run_backtest(
+            load_rules(file, receivers=False).rules, [read_series(path) for path in counts]
+        )
     else:
         settings = settings_with()
         labels: dict[str, Labels] = {name: labels_of(settings.model.bundle, name) for name in STREAMS}
