@@ -5,19 +5,23 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
+from pipeline.notify import Notice
 from pipeline.observe import Observer
 from pipeline.receivers import Receiver, Receivers
+from pipeline.retry import through_outage
 from pipeline.store import notices, reposts
 from pipeline.store.database import Database
 from pipeline.times import Now
-from pipeline.transports import Notice, Transport, open_transport
+from pipeline.transports import Transport, open_transport
 from schemas.errors import NotSentError, SalienceError
 
 log = structlog.get_logger("salience.receivers")
 
-# Notices of one receiver claimed at once, and sent at once: the lease outlasts the timeouts of all of them.
+# Notices of one receiver claimed at once, and sent at once.
 BATCH = 8
 CONCURRENT = 4
+# Seconds for which it is tried to write down what was sent. The lease outlasts this and the timeouts of a batch.
+MARKING = 15.0
 # A re-post that failed is tried again after this part of the time between re-posts: before Alertmanager takes the
 # alert for resolved.
 _SOONER = 4
@@ -36,6 +40,7 @@ class Dispatch:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._transports: dict[str, tuple[Receiver, Transport]] = {}
         self._unknown: set[str] = set()
+        self._closing = False
 
     async def round(self) -> None:
         """Begin to send what is due; returns before it is sent.
@@ -61,7 +66,8 @@ class Dispatch:
         await asyncio.gather(*self._running.values())
 
     async def close(self, seconds: float = 2.0) -> None:
-        """Let what is being sent end, for some seconds; what is left is sent again when its lease has run out."""
+        """Begin nothing more, and let what is being sent end, for some seconds; what is left is sent again."""
+        self._closing = True
         tasks = list(self._running.values())
         if tasks:
             _, left = await asyncio.wait(tasks, timeout=seconds)
@@ -109,7 +115,7 @@ class Dispatch:
             log.exception("receiver", receiver=name, reason="bug", message=str(error))
 
     async def _tell(self, name: str, receiver: Receiver, transport: Transport) -> None:
-        while True:
+        while not self._closing:
             claimed = await notices.claim(self._database, name, receiver, self._now(), BATCH)
             self._observer.notified(name, "withheld", claimed.withheld)
             if not claimed.notices:
@@ -120,7 +126,7 @@ class Dispatch:
                 return
 
     async def _tell_again(self, name: str, receiver: Receiver, transport: Transport) -> None:
-        while found := await reposts.claim(self._database, name, self._now(), BATCH):
+        while not self._closing and (found := await reposts.claim(self._database, name, self._now(), BATCH)):
             await self._all(lambda each: self._send_again(name, receiver, transport, each), found)
 
     async def _all(self, send: Callable[[Notice], Awaitable[bool]], found: list[Notice]) -> list[bool]:
@@ -138,31 +144,48 @@ class Dispatch:
         return [each is True for each in done]
 
     async def _send(self, name: str, receiver: Receiver, transport: Transport, notice: Notice) -> bool:
-        try:
-            await transport.send(notice, self._now())
-        except NotSentError as error:
-            why = self._failed(name, receiver, error)
-            await notices.mark_missed(self._database, name, notice, why, sorted(error.reached), self._now())
-            return False
+        failure = await self._try(name, receiver, transport, notice)
         repost = receiver.repost if receiver.alertmanager else None
-        await notices.mark_told(self._database, name, notice, self._now(), repost)
-        self._observer.notified(name, "sent")
-        return True
+
+        async def mark() -> None:
+            if failure is None:
+                await notices.mark_told(self._database, name, notice, self._now(), repost)
+            else:
+                reached = sorted(failure.reached)
+                await notices.mark_missed(self._database, name, notice, str(failure), reached, self._now())
+
+        await through_outage(mark, MARKING, self._observer.outage)
+        return failure is None
 
     async def _send_again(self, name: str, receiver: Receiver, transport: Transport, notice: Notice) -> bool:
         assert notice.alert is not None
+        alert = notice.alert
+        failure = await self._try(name, receiver, transport, notice)
+
+        async def mark() -> None:
+            if failure is None:
+                await reposts.told(self._database, name, alert, self._now(), receiver.repost)
+            else:
+                sooner = receiver.repost // _SOONER
+                await reposts.missed(self._database, name, alert, str(failure), self._now(), sooner)
+
+        await through_outage(mark, MARKING, self._observer.outage)
+        return failure is None
+
+    async def _try(
+        self, name: str, receiver: Receiver, transport: Transport, notice: Notice
+    ) -> NotSentError | None:
+        """Send a notice; returns why the receiver does not have it, without what is secret, or None."""
         try:
             await transport.send(notice, self._now())
         except NotSentError as error:
-            why = self._failed(name, receiver, error)
-            sooner = receiver.repost // _SOONER
-            await reposts.missed(self._database, name, notice.alert, why, self._now(), sooner)
-            return False
-        await reposts.told(self._database, name, notice.alert, self._now(), receiver.repost)
-        return True
-
-    def _failed(self, name: str, receiver: Receiver, error: NotSentError) -> str:
-        why = receiver.hide(str(error))
+            failure = NotSentError(receiver.hide(str(error)), error.reached)
+        except Exception as error:
+            # A fault of ours in one notice must not hold up the others for as long as leases last.
+            failure = NotSentError(receiver.hide(f"{type(error).__name__}: {error}"), notice.reached)
+        else:
+            self._observer.notified(name, "sent")
+            return None
         self._observer.notified(name, "failed")
-        log.warning("not sent", receiver=name, reason=error.reason, message=why)
-        return why
+        log.warning("not sent", receiver=name, reason=failure.reason, message=str(failure))
+        return failure

@@ -1,6 +1,9 @@
 """What is said of an alert, and to whom: the topic, and the receivers that its rule names."""
 
+from collections.abc import Collection
+
 import msgspec
+from msgspec import Struct
 
 from pipeline.times import rfc3339
 from pipeline.work import AlertRow, Message, alert_name
@@ -10,6 +13,19 @@ from schemas.messages import Alert
 TOLD = ("fired", "firing", "resolved")
 
 Entry = tuple[str, Message, int | None]
+
+
+class Notice(Struct):
+    """One state of one alert for one receiver; `value` is the alert message, `identity` the same at each attempt.
+
+    `reached` numbers the receiver's addresses that have it already.
+    """
+
+    identity: str
+    value: bytes
+    row: int = 0
+    alert: int | None = None
+    reached: Collection[int] = ()
 
 
 def messages(topic: str, alert: AlertRow) -> list[Entry]:

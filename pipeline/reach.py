@@ -5,11 +5,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import func, select
 
+from pipeline.notify import Notice
 from pipeline.receivers import Receiver, Receivers
 from pipeline.store.database import Database
 from pipeline.store.outbox import TO
 from pipeline.times import rfc3339
-from pipeline.transports import Notice, open_transport
+from pipeline.transports import open_transport
 from schemas.counting import receivers as health
 from schemas.errors import NotSentError, UsageError
 from schemas.messages import Alert

@@ -53,7 +53,7 @@ class Timer:
         try:
             await self._rounds(dispatch)
         finally:
-            await dispatch.close()
+            await dispatch.close(pipeline.settings.worker.shutdown_timeout * 0.5)
 
     async def _rounds(self, dispatch: Dispatch) -> None:
         rounds = 0

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from datetime import timedelta
@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import aiohttp
 import msgspec
-from msgspec import Struct
 from yarl import URL
 
 from pipeline import wording
+from pipeline.notify import Notice
 from pipeline.receivers import Receiver
 from pipeline.times import EPOCH, rfc3339
 from schemas.errors import NotSentError
@@ -30,19 +30,6 @@ _MISSED = 4
 MOMENT = 5 * 60_000_000
 # Threads for the addresses of one apprise receiver, so that a slow one holds up itself only.
 _THREADS = 4
-
-
-class Notice(Struct):
-    """One state of one alert for one receiver; `value` is the alert message, `identity` the same at each attempt.
-
-    `reached` numbers the receiver's addresses that have it already.
-    """
-
-    identity: str
-    value: bytes
-    row: int = 0
-    alert: int | None = None
-    reached: Collection[int] = ()
 
 
 class Transport(Protocol):

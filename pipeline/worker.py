@@ -185,6 +185,8 @@ class Worker:
                 timed.cancel()
                 pages.stopping = True
             await self._shut_down(app, status)
+            # Notifications on their way were given their time meanwhile; cut off, they would go out twice.
+            await asyncio.wait([timed], timeout=self._settings.worker.shutdown_timeout * 0.6)
             await pages.stop()
         return status
 

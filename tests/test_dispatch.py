@@ -20,17 +20,20 @@ from desk import (
     told,
     webhook,
 )
-from helpers import NOW, RULE, SECOND, Clock, news, opened, outage, take
+from helpers import NOW, RULE, SECOND, Clock, news, opened, outage, rows, take
 from sqlalchemy import select
 
+from pipeline import dispatch as dispatching
 from pipeline.deliver import MemoryOutlet
 from pipeline.dispatch import Dispatch
+from pipeline.notify import Notice
 from pipeline.rules import load_rules
 from pipeline.store import silences
 from pipeline.store.database import Database
 from pipeline.sweep import sweep
 from schemas.counting import receivers
 from schemas.errors import NotSentError
+from schemas.tables import outbox
 
 HOUR = 3600 * SECOND
 AFTER = NOW + 1
@@ -164,9 +167,12 @@ async def test_two_dispatchers_at_once_tell_once(database_url: str) -> None:
     assert len(bodies) == len(set(bodies)) == 20
 
 
-async def test_a_crash_between_sending_and_marking_repeats_with_the_same_id(database_url: str) -> None:
+async def test_a_crash_between_sending_and_marking_repeats_with_the_same_id(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with empty(database_url) as database, desk() as it:
         await raised(database, alert("desk"))
+        monkeypatch.setattr(dispatching, "MARKING", 0.0)
         with outage(database, 1, "UPDATE receivers SET sent_at"):
             await run(dispatch(database, Clock(AFTER), desk=webhook(it)))
         await run(dispatch(database, Clock(AFTER + LEASE - 1), desk=webhook(it)))
@@ -175,6 +181,29 @@ async def test_a_crash_between_sending_and_marking_repeats_with_the_same_id(data
         await run(dispatch(database, Clock(AFTER + 3 * LEASE), desk=webhook(it)))
     assert len(it.got) == 2
     assert len({each["headers"]["webhook-id"] for each in it.got}) == 1
+
+
+async def test_a_database_that_is_away_for_a_moment_makes_no_repeat(database_url: str) -> None:
+    async with empty(database_url) as database, desk() as it:
+        await raised(database, alert("desk"))
+        with outage(database, 2, "UPDATE receivers SET sent_at"):
+            await run(dispatch(database, Clock(AFTER), desk=webhook(it)))
+        await run(dispatch(database, Clock(AFTER + 2 * LEASE), desk=webhook(it)))
+        assert await told(database) == {"firing:desk": (AFTER, None)}
+    assert len(it.got) == 1
+
+
+async def test_a_worker_that_ends_begins_nothing_more(database_url: str) -> None:
+    async with empty(database_url) as database, desk() as it:
+        for number in range(20):
+            await raised(database, alert("desk", episode=str(number)))
+        it.gate.clear()
+        sending = dispatch(database, Clock(AFTER), desk=webhook(it))
+        await sending.round()
+        await it.came.wait()
+        asyncio.get_running_loop().call_later(0.05, it.gate.set)
+        await sending.close()
+    assert len(it.got) == 8
 
 
 async def test_what_is_being_sent_at_the_end_of_a_worker_is_given_some_time(database_url: str) -> None:
@@ -231,6 +260,26 @@ async def test_what_a_receiver_says_is_kept_without_its_secrets(database_url: st
         await run(sending)
         assert await told(database) == {"firing:desk": (None, "no route to ****")}
         assert (await health(database)).error == "no route to ****"
+
+
+async def test_a_fault_of_ours_in_one_notice_is_a_failure_of_that_one(database_url: str) -> None:
+    class Faulty:
+        async def send(self, notice: Notice, now: int) -> None:
+            if ":1:" not in notice.identity.replace("/", ":"):
+                raise KeyError("odds")
+
+        def close(self) -> None:
+            return
+
+    async with empty(database_url) as database, desk() as it:
+        for episode in ("1", "2"):
+            await raised(database, alert("desk", episode=episode))
+        receiver = webhook(it)
+        sending = dispatch(database, Clock(AFTER), desk=receiver)
+        sending._transports["desk"] = (receiver, Faulty())
+        await run(sending)
+        found = {row["identity"]: row["error"] for row in await rows(database, outbox) if row["attempts"]}
+    assert found == {"bad-mood/CRVN/1:firing:to:desk": None, "bad-mood/CRVN/2:firing:to:desk": "KeyError: 'odds'"}
 
 
 async def test_failures_are_counted_by_receiver(database_url: str) -> None:

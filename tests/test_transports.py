@@ -12,10 +12,10 @@ from helpers import NOW
 from standardwebhooks import Webhook as Verifier
 
 from pipeline import transports, wording
-from pipeline.notify import body_of
+from pipeline.notify import Notice, body_of
 from pipeline.receivers import Receiver
 from pipeline.times import now
-from pipeline.transports import Notice, open_transport
+from pipeline.transports import open_transport
 from schemas.errors import NotSentError
 
 REFUSED = "(a refusal: trying again helps only when the receiver or its entry is mended)"

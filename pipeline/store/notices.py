@@ -7,14 +7,13 @@ from msgspec import Struct
 from sqlalchemy import Row, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.notify import state_of
+from pipeline.notify import Notice, state_of
 from pipeline.receivers import Receiver
 from pipeline.store import bulk
 from pipeline.store import outbox as box
 from pipeline.store.database import Database
 from pipeline.store.silences import HELD, lasting, silenced_until
 from pipeline.times import rfc3339
-from pipeline.transports import Notice
 from pipeline.verdicts import Entry, Held, Send, Verdict, Withheld, judge
 from schemas.counting import receivers, reposts
 from schemas.tables import alerts, outbox

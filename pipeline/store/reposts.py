@@ -4,11 +4,10 @@ import msgspec
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.notify import body_of
+from pipeline.notify import Notice, body_of
 from pipeline.store.alerts import of_row
 from pipeline.store.database import Database
 from pipeline.store.notices import LEASE, note_failure
-from pipeline.transports import Notice
 from schemas.counting import receivers, reposts
 from schemas.tables import alerts
 
