@@ -130,7 +130,8 @@ async def compose(
         moment = clock()
         active = ActiveBundle(database, instance.tick, open_bundle)
         labels = labels_by_stream(await active.at(moment))
-        active.rules = load_rules(settings.rules.file, labels)
+        # Whoever runs no rules tells nobody, and may lack the secrets for it.
+        active.rules = load_rules(settings.rules.file, labels, receivers=announces)
         gazetteer = await asyncio.to_thread(load_gazetteer, settings.entities.gazetteer)
         await remember_rules(database, active.rules, moment)
         mentions = None if gazetteer is None else Mentions(gazetteer)

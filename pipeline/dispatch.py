@@ -74,7 +74,9 @@ class Dispatch:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
-        self._drop_changed({})
+        for _, transport in self._transports.values():
+            transport.close()
+        self._transports.clear()
 
     async def _explain_unknown(self, name: str, count: int) -> None:
         if count:

@@ -67,7 +67,7 @@ class Observer:
         )
         self._untold = Gauge(
             "salience_notifications_waiting",
-            "Notifications that a receiver could be sent now",
+            "Notifications that wait for a receiver, those at rest and in silences aside",
             ["receiver"],
             registry=self.registry,
         )
@@ -129,7 +129,7 @@ class Observer:
             self._notified.labels(receiver, outcome).inc(count)
 
     def untold(self, waiting: Mapping[str, int]) -> None:
-        """How many notifications each receiver could be sent now."""
+        """How many notifications wait for each receiver, those at rest and in silences aside."""
         self._untold.clear()
         for receiver, count in waiting.items():
             self._untold.labels(receiver).set(count)

@@ -198,7 +198,7 @@ def _receiver(name: str, content: Any, tell: Tell, environment: Mapping[str, str
     addresses = (*receiver.apprise, receiver.webhook, receiver.alertmanager, receiver.secret)
     passwords = [URL(each).password or "" for each in (receiver.webhook, receiver.alertmanager)]
     hidden = {each for each in (*used, *addresses, *passwords) if len(each) >= _SECRET}
-    receiver._hidden = tuple(hidden)
+    receiver._hidden = tuple(sorted(hidden))
     return receiver
 
 

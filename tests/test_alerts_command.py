@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from commandline import answer, salience, workplace
+from commandline import answer, events_file, salience, workplace
 from desk import EVIDENCE, SECRET, alert, desk, raised
 from helpers import rows
 from rich.text import Text
@@ -291,6 +291,17 @@ def test_a_silence_that_cannot_be_is_told(words: list[str], told: str, folder: P
 
 
 # Receivers
+
+
+def test_a_back_fill_needs_nothing_of_the_receivers_environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receivers_file(folder, monkeypatch, "  desk: {apprise: '${NOT_THERE}'}")
+
+    salience("backfill", events_file(folder), "--stream", "news")
+
+    told = salience("alerts", "receivers", status=2).stderr
+    assert "receivers.desk.apprise: the environment has no NOT_THERE" in told
 
 
 async def test_a_test_notification_reaches_its_receiver(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
