@@ -117,9 +117,10 @@ def burst(moment: float, count: int, first: int = 10_000) -> list[tuple[float, s
     return [(moment + 9 * at / count, story(first + at)) for at in range(count)]
 
 
-def written(path: Path, *rules: Mapping[str, Any]) -> str:
-    """A file with these rules."""
-    path.write_text(yaml.safe_dump({"rules": [dict(each) for each in rules]}), encoding="utf-8")
+def written(path: Path, *rules: Mapping[str, Any], **receivers: Mapping[str, Any]) -> str:
+    """A file with these rules and receivers."""
+    content = {"rules": [dict(each) for each in rules], "receivers": receivers}
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
     return str(path)
 
 
@@ -131,10 +132,11 @@ async def day(
     partitions: int = 1,
     workers: int = 1,
     scorer: Scorer | None = None,
+    receivers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> AsyncIterator[Day]:
     """A day under these rules."""
     clock = Clock(EVENT_TIME)
-    file = written(path / "rules.yaml", *rules)
+    file = written(path / "rules.yaml", *rules, **(receivers or {}))
 
     def another() -> Any:
         return opened(url, clock=clock, scorer=scorer, rules={"file": file})

@@ -7,11 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from desk import SECRET
+from day import LEARNT, burst, day, rule
+from desk import SECRET, desk
 from kafka import KafkaProducer
 from standardwebhooks import Webhook
 from workers import Deployment
+
+from pipeline.dispatch import Dispatch
+from pipeline.wording import body
+from schemas.messages import Alert
 
 RULES = """
 receivers:
@@ -81,6 +87,32 @@ def test_two_workers_tell_a_receiver_of_each_alert_once(
     assert len(told) == len(set(told)) == deployment.rows("SELECT count(*) FROM alerts")[0][0]
     assert {alert["state"] for _, _, alert in keeper.got} == {"fired"}
     assert [worker.terminate() for worker in workers] == [0, 0]
+
+
+async def test_a_surge_is_told_when_it_begins_and_when_it_is_over(database_url: str, tmp_path: Path) -> None:
+    async with desk() as it:
+        receivers = {"desk": {"webhook": f"{it.url}/hook", "secret": SECRET}}
+        async with day(database_url, tmp_path, rule(receivers=["desk"]), receivers=receivers) as today:
+            [pipeline] = today.pipelines
+            sending = Dispatch(today.database, lambda: pipeline.watch.rules.receivers, today.clock)
+            await today.usual()
+            await today.reach(LEARNT)
+            await today.tell(*burst(LEARNT + 10, 40))
+            for moment in (LEARNT + 30, LEARNT + 40, LEARNT + 400):
+                await today.reach(moment)
+                today.clock.now += 1
+                await sending.round()
+                await sending.idle()
+            await sending.close()
+    begun, over = (json.loads(each["body"]) for each in it.got)
+    assert (begun["rule"], begun["state"], begun["version"]) == ("surge", "firing", 1)
+    assert (over["id"], over["state"], over["version"]) == (begun["id"], "resolved", 2)
+    lines = body(msgspec.convert(over, Alert)).splitlines()
+    assert lines[0].startswith(
+        "volume rule surge on news, severity medium: resolved, from 2024-05-31T10:30:20Z until"
+    )
+    assert "times the usual; expected once in" in lines[1]
+    assert sum(line.startswith("- wire: word") for line in lines) == 5
 
 
 def told_elsewhere(deployment: Deployment, keeper: Keeper) -> bool:
