@@ -1,22 +1,29 @@
 """An alert that quotes several events keeps nothing of one that is forgotten or pruned, wherever it was told."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ann import CHAT, TOPICS, forget_her, from_ann
+from day import LEARNT, burst, day, rule
 from desk import alert, desk, dispatch, run, set_alert, webhook
 from helpers import DAY, NOW, SECOND, Clock, chat, only, opened, rows, take
-from sqlalchemy import insert
+from sqlalchemy import insert, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.compose import Pipeline
 from pipeline.deliver import MemoryOutlet
 from pipeline.notify import messages
 from pipeline.store import outbox as box
 from pipeline.store.alerts import insert_alerts
-from pipeline.store.quotes import FORGOTTEN, PRUNED, without
+from pipeline.store.database import Database
+from pipeline.store.episodes import Told
+from pipeline.store.evidence import Snapshot
+from pipeline.store.quotes import FORGOTTEN, PRUNED, take_out, without
 from pipeline.store.retention import prune
 from pipeline.store.silences import add_silence
 from pipeline.sweep import sweep
@@ -142,6 +149,42 @@ async def test_an_alert_that_a_person_resolved_stays_so_when_it_is_corrected(dat
         await set_alert(pipeline.database, 1, state="resolved")
         await forget_her(pipeline)
         assert (await only(pipeline.database, alerts))["state"] == "resolved"
+
+
+async def test_who_forgets_waits_for_an_alert_that_is_just_being_raised(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quoting, go_on = asyncio.Event(), asyncio.Event()
+    quoted_events: list[int] = []
+    link = Told._link
+
+    async def slowly(it: Told, connection: AsyncConnection, number: int, taken: Snapshot) -> None:
+        quoted_events.extend(taken.events)
+        quoting.set()
+        await go_on.wait()
+        await link(it, connection, number, taken)
+
+    async def forget_them(where: Database) -> int:
+        async with where.begin() as connection:
+            theirs = events.c.id.in_(quoted_events)
+            await connection.execute(update(events).where(theirs).values(text=None, forgotten_at=NOW))
+            return len(await take_out(connection, quoted_events, FORGOTTEN))
+
+    async with day(database, tmp_path, rule()) as today:
+        await today.usual()
+        await today.reach(LEARNT)
+        await today.tell(*burst(LEARNT + 10, 40))
+        monkeypatch.setattr(Told, "_link", slowly)
+        deciding = asyncio.create_task(today.reach(LEARNT + 30))
+        await quoting.wait()
+        forgetting = asyncio.create_task(forget_them(today.database))
+        await asyncio.wait([forgetting], timeout=0.3)
+        assert not forgetting.done()
+        go_on.set()
+        await deciding
+        assert await forgetting == 1
+        [row] = await rows(today.database, alerts)
+    assert row["evidence"]["examples"] == [{"forgotten": True}] * 5
 
 
 # Pruned

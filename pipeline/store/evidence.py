@@ -86,7 +86,9 @@ async def _examples(
     if counts.rule.kind == "absence":
         begin, end = 0, end
     within = query.where(*_within(counts, group, begin, end), events.c.forgotten_at.is_(None))
-    return await stored.read(connection, _latest(within).limit(_EXAMPLES))
+    # Whoever forgets or prunes one of them waits until the alert is there, and then finds that it quotes it.
+    kept = _latest(within).limit(_EXAMPLES).with_for_update(read=True, of=events)
+    return await stored.read(connection, kept)
 
 
 def _example(rule: CountRule, each: stored.Stored) -> dict[str, Any]:
