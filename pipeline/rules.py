@@ -130,8 +130,8 @@ class _Rule(_Part):
 
     @property
     def definition(self) -> str:
-        """Hash of what the rule says, name aside: 32 hex digits."""
-        return _hash(self.model_dump(mode="json", exclude={"name"}))
+        """Hash of what the rule says, its name and whom it tells aside: 32 hex digits."""
+        return _hash(self.model_dump(mode="json", exclude={"name", "receivers"}))
 
 
 class MatchRule(_Rule):

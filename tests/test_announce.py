@@ -130,6 +130,18 @@ async def test_an_alert_of_a_rule_that_is_taken_out_is_resolved(database_url: st
     assert history[-1]["note"] == "the rule is no longer in force"
 
 
+async def test_another_receiver_of_a_rule_has_nothing_counted_again(database_url: str, tmp_path: Path) -> None:
+    told = {"desk": {"apprise": "json://localhost"}}
+    async with day(database_url, tmp_path, rule(), receivers=told) as today:
+        await today.usual(100)
+        written(tmp_path / "rules.yaml", rule(receivers=["desk"]), **told)
+        await today.pipelines[0].watch.look(today.clock())
+        await today.tell((200, story(5_000)))
+        [event, *_] = reversed(await rows(today.database, events))
+        assert event["rules"] == today.pipelines[0].watch.rules.version != today.pipelines[0].rules.version
+        assert len(await rows(today.database, definitions)) == 1
+
+
 async def test_the_same_rules_are_announced_once(database_url: str, tmp_path: Path) -> None:
     async with day(database_url, tmp_path, rule(), workers=2) as today:
         assert not await announce(today.database, today.pipelines[1].rules, TICK, today.clock())

@@ -61,6 +61,7 @@ def test_the_commands_of_the_contract_are_there() -> None:
         *("model compare", "model promote", "model rollback", "model history"),
         *("model explain", "model faithfulness", "model behaviour"),
         *("model evaluate", "model train", "model benchmark"),
+        *("alerts list", "alerts show", "alerts ack", "alerts silence", "alerts resolve", "alerts rebuild"),
     }
 
 

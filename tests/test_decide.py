@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import answer
 from day import LEARNT, burst, day, rule, story
 from helpers import EVENT_TIME, SECOND, rows
 
@@ -99,6 +100,21 @@ async def test_evidence_can_be_put_together_again_field_for_field(database_url: 
 
     assert {each["rule"] for each in found} == {"surge", "mood", "quiet"}
     assert again == [each["evidence"] for each in found]
+
+
+async def test_a_person_sees_whether_evidence_still_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'salience.db'}"
+    async with day(url, tmp_path, rule()) as today:
+        await today.usual()
+        await today.reach(LEARNT)
+        await today.tell(*burst(LEARNT + 10, 40))
+        await today.reach(LEARNT + 30)
+    monkeypatch.setenv("SALIENCE_DATABASE__URL", url)
+
+    found = await asyncio.to_thread(answer, "alerts", "rebuild", "1")
+
+    assert (found["id"], found["same"], found["differs"]) == (1, True, [])
+    assert found["evidence"]["count"] == 44
 
 
 def _negative(text: str) -> bool:

@@ -15,6 +15,7 @@ from pipeline.receivers import Receivers
 from pipeline.rules import load_rules
 from pipeline.store import alert_changes, migrate, silences
 from pipeline.store.database import Database
+from pipeline.store.rebuild import rebuild
 from pipeline.times import now, rfc3339
 from pipeline.topics import Topics
 from schemas.errors import UsageError
@@ -74,6 +75,30 @@ def show(id: Id, json: JsonOption = False) -> None:
         out.print(line)
     out.print(history_table(changes))
     out.print(deliveries_table(told))
+
+
+@app.command("rebuild")
+@command
+def rebuild_(id: Id, json: JsonOption = False) -> None:
+    """Put a count alert's evidence together again from the stored events, and say what differs.
+
+    What differs was taken out since: a person was forgotten, or events were pruned.
+
+    Example: salience alerts rebuild 12
+    """
+
+    async def both(database: Database) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        tick = (await migrate.check(database)).tick
+        row = await alert_changes.find(database, id)
+        return row.id, row.evidence, await rebuild(database, tick, row.id)
+
+    number, before, again = _run(both)
+    differs = sorted(name for name in {*before, *again} if before.get(name) != again.get(name))
+    if json:
+        show_json({"id": number, "same": not differs, "differs": differs, "evidence": again})
+    else:
+        what = f"differs in {', '.join(differs)}" if differs else "is the same, field for field"
+        out.print(plain(f"the evidence of alert {number} {what}"))
 
 
 async def _read(database: Database, which: str) -> tuple[Any, list[dict[str, Any]], list[dict[str, Any]]]:

@@ -25,9 +25,9 @@ from pipeline.surge.groups import (
 from schemas.counting import definitions, groups, rule_activations, sightings
 from schemas.tables import events, watermarks
 
-# Ticks that are decided on in one transaction, at most; and groups times ticks, which bound its memory.
-_TICKS = 8_640
-_CELLS = 4_000_000
+# Ticks that are decided on in one transaction, at most a week; and groups times buckets, which bound its memory.
+_TICKS = 60_480
+_CELLS = 2_000_000
 
 
 class Stretch(NamedTuple):
@@ -93,9 +93,15 @@ class Decisions:
         if begin is None or begin > last:
             return Stretch(last + 1, last, rules)
         # Nothing was counted before, and nothing can be decided on.
-        first, reach = max(first, begin), min(_TICKS, max(360, _CELLS // max(size, 1)))
-        last = min(last, first + reach - 1)
+        first = max(first, begin)
+        last = min(last, first + self._reach(rules, size) - 1)
         return Stretch(first, await _before_other_bundle(connection, stream, first, last), rules)
+
+    def _reach(self, rules: RuleSet, size: int) -> int:
+        """Ticks that are decided on at once, with so many groups."""
+        ticks = [rule.every // self._tick for rule in rules.rules if isinstance(rule, CountRule)]
+        buckets = max(36, _CELLS // max(size, 1))
+        return min(_TICKS, buckets * min(ticks, default=1))
 
     async def _counted(self, connection: AsyncConnection, stretch: Stretch) -> list[tuple[int, CountRule]]:
         counting = [rule for rule in stretch.rules.rules if isinstance(rule, CountRule)]
