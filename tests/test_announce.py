@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from day import LEARNT, burst, day, rule, story, written
 from helpers import opened, rows
+from structlog.testing import capture_logs
 
 from pipeline.rules import RuleSet
 from pipeline.store.announce import announce, fill
@@ -86,33 +87,34 @@ async def test_the_former_rules_decide_while_the_next_ones_are_counted(database_
     assert (alert["severity"], len(waiting)) == ("medium", 3)
 
 
-async def test_a_file_that_cannot_be_used_leaves_the_rules_in_force(
-    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_file_that_cannot_be_used_leaves_the_rules_in_force(database_url: str, tmp_path: Path) -> None:
     async with day(database_url, tmp_path, rule()) as today:
         written(tmp_path / "rules.yaml", rule(window="1h"))
-        await today.pipelines[0].watch.look(today.clock())
+        with capture_logs() as logs:
+            await today.pipelines[0].watch.look(today.clock())
         await today.tell((1, story(1)))
         [event] = await rows(today.database, events)
         version = today.pipelines[0].rules.version
 
     assert event["rules"] == version
-    said = capsys.readouterr().out
+    [said] = [each["message"] for each in logs if each["log_level"] == "warning"]
     assert "rules.yaml, line" in said
     assert "rules.0.window: is too long: the baseline" in said
-    assert "the rules in force stay" in said
+    assert said.endswith("the rules in force stay")
 
 
 async def test_a_label_that_the_bundle_does_not_know_leaves_the_rules_in_force(
-    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    database_url: str, tmp_path: Path
 ) -> None:
     async with day(database_url, tmp_path, rule()) as today:
         written(tmp_path / "rules.yaml", rule("mood", "share", head="sentiment", label="angry"))
-        await today.pipelines[0].watch.look(today.clock())
+        with capture_logs() as logs:
+            await today.pipelines[0].watch.look(today.clock())
         found = await rows(today.database, rule_activations)
 
     assert len({each["version"] for each in found}) == 1
-    assert "'angry' is no label of sentiment; it has negative, neutral, positive" in capsys.readouterr().out
+    [said] = [each["message"] for each in logs if each["log_level"] == "warning"]
+    assert "'angry' is no label of sentiment; it has negative, neutral, positive" in said
 
 
 async def test_an_alert_of_a_rule_that_is_taken_out_is_resolved(database_url: str, tmp_path: Path) -> None:
