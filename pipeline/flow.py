@@ -105,7 +105,8 @@ class Flow:
             DatabaseError: the database is away; the next call closes what is due.
         """
         closed = await self._store.close(stream, self._topic, now)
-        await self._decisions.take(stream, now)
+        with self._observer.stage("decide"):
+            await self._decisions.take(stream, now)
         return closed
 
     async def _apply(self, work: Work, end: float) -> Applied:

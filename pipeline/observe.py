@@ -77,7 +77,7 @@ class Observer:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times one chunk in one stage: seconds of the clock, and CPU seconds of the process."""
+        """Times one pass of a stage: seconds of the clock, and CPU seconds of the process."""
         begun, used = time.perf_counter(), time.process_time()
         try:
             yield

@@ -4,6 +4,7 @@ What is decided at a bucket depends on that bucket and earlier ones only, so tha
 the buckets are taken.
 """
 
+import bisect
 import zlib
 from collections.abc import MutableMapping, Sequence
 from typing import NamedTuple
@@ -206,20 +207,18 @@ def _of_group(span: Span, name: str, judged: Judged, places: Sequence[int], stat
     at_bucket = {int(judged.bucket[at]): at for at in places}
     ends = span.ends.tolist()
     found: list[Change] = []
-    bucket = 0
+    # While it is armed there is nothing to see between two buckets with evidence.
+    evident = sorted(at_bucket)
+    bucket = 0 if state.firing is not None else next(iter(evident), span.size)
     while bucket < span.size:
         at = at_bucket.get(bucket)
-        if at is None and state.firing is None:
-            # Armed, and nothing to see until the next evidence.
-            later = [each for each in at_bucket if each > bucket]
-            if not later:
-                break
-            bucket = min(later)
-            continue
         fires, holds = (False, False) if at is None else _flags(judged, at)
         for turn, of in state.step(ends[bucket], fires, holds):
             found.append(_change(ends[bucket], name, turn, of, judged, at))
         bucket += 1
+        if state.firing is None:
+            later = bisect.bisect_left(evident, bucket)
+            bucket = evident[later] if later < len(evident) else span.size
     return found
 
 
