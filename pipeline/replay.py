@@ -37,7 +37,7 @@ async def through_flow(settings: Settings, rows: Sequence[dict[str, Any]]) -> Re
     """
     done = Replayed()
     live = any(row["origin"] == "live" for row in rows)
-    async with await compose(settings) as pipeline, _outlet(settings, live) as outlet:
+    async with await compose(settings, announces=False) as pipeline, _outlet(settings, live) as outlet:
         for row in rows:
             place = letters.place_of(row)
             notify = place.origin == "live"

@@ -337,12 +337,11 @@ async def test_a_live_dead_letter_sends_what_comes_of_it(
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULE.replace("news", "behavior").replace("bad-behavior", "bad-visit"))
     broker = {"servers": embedded_broker.servers, "prefix": prefix, "partitions": 1}
-    async with opened(database_url) as pipeline:
+    async with opened(database_url, rules={"file": str(rules)}) as pipeline:
         await take(pipeline, [behavior(0, text="bankrupt", action="like")], where=place("behavior"))
         found = await rows(pipeline.database, dead_letters)
-    settings = settings_for(
-        database_url, broker=broker, rules={"file": str(rules)}, events={"actions": "click,like"}
-    )
+    # It goes by the rules that workers go by, not by those of whoever calls it.
+    settings = settings_for(database_url, broker=broker, events={"actions": "click,like"})
     await asyncio.to_thread(create_topics, settings.broker)
     done = await through_flow(settings, found)
     assert done.stored == 1

@@ -24,8 +24,8 @@ from schemas.tables import events, watermarks
 
 log = structlog.get_logger("salience.rules")
 
-# Stored events that are counted in one transaction.
-BATCH = 1_000
+# Row numbers of stored events that are counted in one transaction.
+BATCH = 5_000
 
 
 async def announce(database: Database, rules: RuleSet, tick: int, now: int) -> bool:
@@ -127,28 +127,26 @@ async def _stop_unused(connection: AsyncConnection, stream: str, now: int) -> No
 
 
 async def fill(database: Database, tick: int) -> bool:
-    """Count one batch of stored events for a definition that is behind; False when none is."""
+    """Count a batch of stored events for a definition that is behind; False when none is."""
+    behind = definitions.c.stopped_at.is_(None) & (definitions.c.filled_event < definitions.c.last_event)
+    query = select(definitions).where(behind).order_by(definitions.c.id).limit(1)
+    async with database.read() as connection:
+        if (await connection.execute(query)).first() is None:
+            return False
     async with database.begin() as connection:
-        behind = definitions.c.stopped_at.is_(None) & (definitions.c.filled_event < definitions.c.last_event)
-        query = select(definitions).where(behind).order_by(definitions.c.id).limit(1)
         row = (await connection.execute(query.with_for_update(skip_locked=True))).mappings().one_or_none()
         if row is None:
             return False
-        counted = _counted(row, tick)
-        wanted = (
-            stored.query()
-            .where(
-                stored.counting(row["stream"]),
-                events.c.id > row["filled_event"],
-                events.c.id <= row["last_event"],
-                events.c.visible_tick >= row["since_tick"],
-            )
-            .order_by(events.c.id)
-            .limit(BATCH)
+        # By row numbers, not by matches: a stream that is rare must not make one statement read the whole table.
+        filled = min(row["filled_event"] + BATCH, row["last_event"])
+        wanted = stored.query().where(
+            stored.counting(row["stream"]),
+            events.c.id > row["filled_event"],
+            events.c.id <= filled,
+            events.c.visible_tick >= row["since_tick"],
         )
-        found = await stored.read(connection, wanted)
-        await count_stored(connection, sightings_of(counted, found))
-        filled = found[-1].id if len(found) == BATCH else row["last_event"]
+        found = await stored.read(connection, wanted.order_by(events.c.id))
+        await count_stored(connection, sightings_of(_counted(row, tick), found))
         await connection.execute(
             update(definitions).where(definitions.c.id == row["id"]).values(filled_event=filled)
         )

@@ -23,16 +23,21 @@ async def count_batch(connection: AsyncConnection, stream: str, tick: int, width
     run = (await connection.execute(query)).one_or_none()
     if run is None:
         return False
-    wanted = stored.query().where(
-        events.c.stream == stream, events.c.run == run.run, ~events.c.too_old, events.c.id > run.counted_event
+    own = (events.c.stream == stream, events.c.run == run.run)
+    begin = (
+        run.counted_event
+        or ((await connection.execute(select(func.min(events.c.id)).where(*own))).scalar() or 1) - 1
     )
-    found = await stored.read(connection, wanted.order_by(events.c.id).limit(BATCH))
+    end = begin + BATCH
+    wanted = stored.query().where(*own, ~events.c.too_old, events.c.id > begin, events.c.id <= end)
+    found = await stored.read(connection, wanted.order_by(events.c.id))
+    more = select(events.c.id).where(*own, events.c.id > end).limit(1)
     live = definitions.c.stopped_at.is_(None) & (definitions.c.stream == stream)
     for row in (await connection.execute(select(definitions).where(live).order_by(definitions.c.id))).all():
         counted = Counted(row.id, count_rules([row.rule])[0], width)
         recent = [each for each in found if each.tick >= row.since_tick]
         await count_stored(connection, sightings_of(counted, recent))
-    values = {"counted_event": found[-1].id if found else run.counted_event, "counted": len(found) < BATCH}
+    values = {"counted_event": end, "counted": (await connection.execute(more)).first() is None}
     await connection.execute(update(runs).where(runs.c.run == run.run).values(values))
     return True
 

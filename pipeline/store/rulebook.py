@@ -1,6 +1,6 @@
 """Which rules hold for a chunk: as the database says inside the chunk's transaction, so for all workers alike."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.counting import Counted
-from pipeline.in_force import InForce, matches_of
+from pipeline.in_force import InForce, Match, matches_of
 from pipeline.rules import CountRule, RuleSet
 from pipeline.store.clock import Clock, Rules
 from pipeline.work import Work
@@ -25,6 +25,7 @@ class Rulebook:
         self.own = own
         self._tick = tick
         self._known: dict[str, tuple[Rules, InForce]] = {}
+        self._matches: dict[str, Sequence[Match]] = {}
 
     async def of(self, connection: AsyncConnection, work: Work, clock: Clock) -> InForce:
         """The rules for a chunk whose clock is locked.
@@ -41,7 +42,9 @@ class Rulebook:
         if not work.place.run:
             return live
         version = self.own.version if self.own.rules else None
-        return InForce(version, matches_of(self.own, stream), live.counted if clock.counts else ())
+        if stream not in self._matches:
+            self._matches[stream] = matches_of(self.own, stream)
+        return InForce(version, self._matches[stream], live.counted if clock.counts else ())
 
 
 async def _read(connection: AsyncConnection, stream: str, rules: Rules, tick: int) -> InForce:
