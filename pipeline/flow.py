@@ -95,18 +95,18 @@ class Flow:
         self._observer.applied(chunk.place, applied)
         return applied
 
-    async def close(self, stream: str, now: int) -> Closed:
+    async def close(self, stream: str, now: int, seconds: float | None = None) -> Closed:
         """Close the ticks that the stream's watermark has passed, and decide on them.
 
         In transactions of their own, by any worker on a timer: a tick is closed and decided on once, and nothing
-        enters it afterwards. `now` in microseconds.
+        enters it afterwards. now: microseconds. seconds: after which further decisions are left to the next call.
 
         Raises:
             DatabaseError: the database is away; the next call closes what is due.
         """
         closed = await self._store.close(stream, self._topic, now)
         with self._observer.stage("decide"):
-            await self._decisions.take(stream, now)
+            await self._decisions.take(stream, now, seconds)
         return closed
 
     async def _apply(self, work: Work, end: float) -> Applied:

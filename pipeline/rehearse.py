@@ -22,6 +22,7 @@ from pipeline.store.announce import fill
 from pipeline.store.database import Database
 from pipeline.store.decide import Decisions
 from pipeline.store.migrate import check, upgrade
+from pipeline.store.rulebook import read_rules
 from pipeline.surge.backtest import Backtest, Fired, Group, summary
 from pipeline.surge.plot import Panel
 from pipeline.surge.sensitivity import WEEK
@@ -119,7 +120,7 @@ async def rehearse(
             await _install(connection, stream, rules, past or {}, until[stream])
     while await fill(database, tick):
         pass
-    decisions = Decisions(database, tick, "", notify=False)
+    decisions = Decisions(database, tick, "", live=False)
     for stream in sorted(until):
         await decisions.take(stream, 0)
     return await _found(database, rules, until, tick)
@@ -132,10 +133,11 @@ async def _past(source: Database, rules: RuleSet) -> dict[str, Past]:
         for rule in rules.rules:
             if not isinstance(rule, CountRule):
                 continue
-            query = select(definitions.c.since_tick).where(definitions.c.definition == rule.definition)
-            since = (
-                await connection.execute(query.order_by(definitions.c.id.desc()).limit(1))
-            ).scalar_one_or_none()
+            # Announced again after it was stopped, it has been counted from several ticks.
+            earliest = select(func.min(definitions.c.since_tick)).where(
+                definitions.c.definition == rule.definition
+            )
+            since = (await connection.execute(earliest)).scalar_one_or_none()
             stretches = await _stretches(connection, rule)
             if since is not None and stretches:
                 past[rule.definition] = Past(since, stretches)
@@ -152,7 +154,7 @@ async def _stretches(connection: AsyncConnection, rule: CountRule) -> list[tuple
     )
     found: list[tuple[int, int | None]] = []
     for row in await connection.execute(query):
-        known = {(each.name, each.definition) for each in RuleSet.of_content(row.rules).rules}
+        known = {(each.name, each.definition) for each in read_rules(row.rules).rules}
         if found and found[-1][1] is None:
             found[-1] = found[-1][0], row.active_tick - 1
         if (rule.name, rule.definition) in known:
@@ -230,7 +232,7 @@ async def _install(
     """Counters to be filled, and the rules in force from tick to tick."""
     counting = [rule for rule in rules.rules if isinstance(rule, CountRule) and rule.stream == stream]
     last = (await connection.execute(select(func.max(events.c.id)))).scalar_one() or 0
-    for rule in counting:
+    for rule in {rule.definition: rule for rule in counting}.values():
         since = past[rule.definition].since if rule.definition in past else 0
         values = {
             "definition": rule.definition,

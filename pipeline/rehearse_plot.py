@@ -9,11 +9,12 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.rules import CountRule, RuleSet, ShareRule
+from pipeline.store.baselines import Baselines, Basis
 from pipeline.store.database import Database
-from pipeline.store.panels import Baselines, Counts
+from pipeline.store.panels import Counts
 from pipeline.surge.backtest import Fired
 from pipeline.surge.baseline import Baseline
-from pipeline.surge.groups import Span, needs
+from pipeline.surge.groups import Need, Span, needs
 from pipeline.surge.plot import Panel
 from pipeline.times import microseconds
 from schemas.counting import counters, definitions
@@ -40,7 +41,7 @@ async def panels(database: Database, rules: RuleSet, alerts: Sequence[Fired]) ->
 async def _panel(
     connection: AsyncConnection, rule: CountRule, group: str, alerts: Sequence[Fired], tick: int
 ) -> Panel:
-    number = select(definitions.c.id).where(definitions.c.definition == rule.definition)
+    number = select(definitions.c.id).where(definitions.c.definition == rule.definition).limit(1)
     labels = rule.label if isinstance(rule, ShareRule) else ("",)
     counts = Counts((await connection.execute(number)).scalar_one(), rule, tick, labels)
     extent = select(func.min(counters.c.bucket), func.max(counters.c.bucket)).where(
@@ -56,10 +57,12 @@ async def _panel(
     if not isinstance(rule, ShareRule):
         places = np.full(span.size, row, dtype=np.int64), np.arange(span.size, dtype=np.int64)
         needed = needs(panel, span, counts.plan, places)
-        fitted = await Baselines(stored=False).of(connection, counts, needed, known, 0)
-        for need in dict.fromkeys(needed):
-            at = np.array([each == need for each in needed])
-            baseline = fitted[need]
+        fitted = await Baselines(stored=False).of(connection, Basis(counts, known, 0), needed) or {}
+        places_of: dict[Need, list[int]] = {}
+        for place, need in enumerate(needed):
+            places_of.setdefault(need, []).append(place)
+        for need, at in places_of.items():
+            baseline = fitted.get(need)
             if isinstance(baseline, Baseline):
                 expected[at] = baseline.expected(span.ends[at] - counts.plan.window, span.ends[at])
     begun = [(_bucket(each.start, span), _bucket(each.end or each.start, span)) for each in alerts]

@@ -14,6 +14,8 @@ from schemas.errors import ConfigError
 
 log = structlog.get_logger("salience.rules")
 
+# Seconds between two looks at whether the first rules are in force.
+_WAIT = 0.2
 # Batches of stored events that are counted in one round beside the chunks.
 _BATCHES = 20
 
@@ -29,7 +31,7 @@ class RuleWatch:
         self._tick = tick
         self._path = path
         self._labels = labels
-        self._seen = _stamp(path)
+        self._seen = self._last = _stamp(path)
         self.rules = rules
 
     async def begin(self, now: int) -> None:
@@ -41,25 +43,38 @@ class RuleWatch:
         if not self._path:
             return
         await announce(self._database, self.rules, self._tick, now)
-        if not await any_active(self._database):
-            await settle(self._database, self._tick, now)
+        while not await any_active(self._database):
+            if await settle(self._database, self._tick, now) is None:
+                # Another worker is counting for them.
+                await asyncio.sleep(_WAIT)
 
     async def look(self, now: int) -> None:
         """Take up a changed file; one that cannot be used is told of once, and the rules in force stay."""
         stamp = _stamp(self._path)
         if self._path and stamp != self._seen:
-            self._seen = stamp
-            await self._reload(now)
+            # Whoever writes it may be in the middle of that: it must look the same twice.
+            settled, self._last = stamp == self._last, stamp
+            if settled:
+                await self._reload(now)
+                self._seen = stamp
         await settle(self._database, self._tick, now, _BATCHES)
 
     async def _reload(self, now: int) -> None:
         try:
-            rules = await asyncio.to_thread(load_rules, self._path, self._labels())
+            rules = await asyncio.to_thread(_load, self._path, self._labels())
             await announce(self._database, rules, self._tick, now)
         except ConfigError as error:
             log.warning("rules not taken", reason=error.reason, message=f"{error}; the rules in force stay")
             return
         self.rules = rules
+
+
+def _load(path: str, labels: Mapping[str, Labels]) -> RuleSet:
+    rules = load_rules(path, labels)
+    # An editor that is about to write leaves an empty file; whoever wants no rules says so.
+    if not rules.rules and "rules" not in Path(path).read_text(encoding="utf-8"):
+        raise ConfigError(f"the rules file {path} is empty; write `rules: []` where none are wanted")
+    return rules
 
 
 def _stamp(path: str) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 import structlog
 
@@ -24,6 +25,8 @@ log = structlog.get_logger("salience.worker")
 _ROUND = 2.0
 _TOPICS = 5
 _RULES = 30
+# Seconds of a round that decisions of a stream may take: one that catches up must not hold up the rest.
+_DECIDING = 1.0
 
 
 class Timer:
@@ -78,8 +81,11 @@ class Timer:
         if not await self._guard.agrees(moment):
             return
         for stream, flow in self._flows.items():
-            closed = await flow.close(stream, moment)
-            self._pipeline.observer.clock(stream, closed.watermark, len(closed.waits_for))
+            await self._step(f"close {stream}", partial(self._close_stream, stream, flow, moment))
+
+    async def _close_stream(self, stream: str, flow: Flow, moment: int) -> None:
+        closed = await flow.close(stream, moment, _DECIDING)
+        self._pipeline.observer.clock(stream, closed.watermark, len(closed.waits_for))
 
     async def _sweep(self) -> None:
         database = self._pipeline.database

@@ -64,6 +64,7 @@ sightings = Table(
     Column("tick", BigInteger, nullable=False),
     Column("signature", BigInteger),
     Column("counted", Boolean),
+    Index(None, "definition", "tick"),
     Index(
         "ix_sightings_open",
         "definition",
@@ -122,15 +123,14 @@ groups = Table(
 firings = Table(
     "firings",
     metadata,
+    Column("stream", Text, primary_key=True),
     Column("rule", Text, primary_key=True),
     Column("group", Text, primary_key=True),
-    Column("stream", Text, nullable=False),
     Column("start_time", BigInteger, nullable=False),
     Column("last_time", BigInteger, nullable=False),
     # Pending until then; missing once it has fired.
     Column("due_time", BigInteger),
     Column("alert", RowId, nullable=False),
-    Index(None, "stream"),
 )
 
 # Every change of an alert, by whom.

@@ -80,6 +80,11 @@ class Day:
         """A new process takes the place of a worker, and knows nothing of what that one knew."""
         self.pipelines[worker] = await self._stack.enter_async_context(self._another())
 
+    async def take_up(self) -> None:
+        """The first worker looks at its rules file, and once more to see that nobody is writing it."""
+        for _ in range(2):
+            await self.pipelines[0].watch.look(self.clock())
+
     async def fall_idle(self, partition: int) -> None:
         """The partition's owner has found nothing for a while."""
         quiet = {self.places[partition]: self._offsets[partition]}

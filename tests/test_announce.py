@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 from day import LEARNT, burst, day, rule, story, written
-from helpers import opened, rows
+from helpers import chat, opened, outage, place, rows, take
 from structlog.testing import capture_logs
 
 from pipeline.rules import RuleSet
+from pipeline.store import attached
 from pipeline.store.announce import announce, fill
 from pipeline.store.settle import settle
 from schemas.counting import alert_history, counters, definitions, rule_activations, sightings
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DatabaseError
 from schemas.tables import events
 
 TICK = 10_000_000
@@ -48,7 +49,7 @@ async def test_a_changed_rule_is_counted_from_stored_events_before_it_decides(
         await today.tell((LEARNT - 300, story(1)), (LEARNT - 299, story(1)), partition=1)
         await today.reach(LEARNT)
         written(tmp_path / "rules.yaml", rule(severity="high"))
-        await today.pipelines[0].watch.look(today.clock())
+        await today.take_up()
         await today.tell(*burst(LEARNT + 10, 40), worker=1)
         [alert] = await today.reach(LEARNT + 30, worker=1)
         old, new = await rows(today.database, definitions)
@@ -67,7 +68,7 @@ async def test_all_workers_change_to_other_rules_at_one_tick(database_url: str, 
         await today.tell((1, story(1)), worker=1)
         first = today.pipelines[0].rules.version
         written(tmp_path / "rules.yaml", rule(severity="high"))
-        await today.pipelines[0].watch.look(today.clock())
+        await today.take_up()
         await today.tell((2, story(2)), worker=1)
         stored = await rows(today.database, events)
         second = today.pipelines[0].watch.rules.version
@@ -91,7 +92,7 @@ async def test_a_file_that_cannot_be_used_leaves_the_rules_in_force(database_url
     async with day(database_url, tmp_path, rule()) as today:
         written(tmp_path / "rules.yaml", rule(window="1h"))
         with capture_logs() as logs:
-            await today.pipelines[0].watch.look(today.clock())
+            await today.take_up()
         await today.tell((1, story(1)))
         [event] = await rows(today.database, events)
         version = today.pipelines[0].rules.version
@@ -109,12 +110,83 @@ async def test_a_label_that_the_bundle_does_not_know_leaves_the_rules_in_force(
     async with day(database_url, tmp_path, rule()) as today:
         written(tmp_path / "rules.yaml", rule("mood", "share", head="sentiment", label="angry"))
         with capture_logs() as logs:
-            await today.pipelines[0].watch.look(today.clock())
+            await today.take_up()
         found = await rows(today.database, rule_activations)
 
     assert len({each["version"] for each in found}) == 1
     [said] = [each["message"] for each in logs if each["log_level"] == "warning"]
     assert "'angry' is no label of sentiment; it has negative, neutral, positive" in said
+
+
+async def test_an_edit_outlasts_an_outage(database_url: str, tmp_path: Path) -> None:
+    async with day(database_url, tmp_path, rule()) as today:
+        written(tmp_path / "rules.yaml", rule(severity="high"))
+        await today.pipelines[0].watch.look(today.clock())
+        with outage(today.database, 1), pytest.raises(DatabaseError):
+            await today.pipelines[0].watch.look(today.clock())
+        await today.take_up()
+        version = today.pipelines[0].watch.rules.version
+        found = await rows(today.database, rule_activations)
+
+    assert [each["version"] for each in found if each["active_tick"] is not None][3:] == [version] * 3
+
+
+async def test_a_file_that_somebody_is_writing_is_not_taken_up(database_url: str, tmp_path: Path) -> None:
+    async with day(database_url, tmp_path, rule()) as today:
+        (tmp_path / "rules.yaml").write_text("")
+        with capture_logs() as logs:
+            await today.take_up()
+        found = await rows(today.database, rule_activations)
+
+    assert len(found) == 3
+    assert "rules.yaml is empty; write `rules: []` where none are wanted" in logs[-1]["message"]
+
+
+async def test_a_rule_that_moves_to_another_stream_leaves_the_alert_of_the_first(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with day(database_url, tmp_path, rule()) as today:
+        await today.usual()
+        await today.reach(LEARNT)
+        await today.tell(*burst(LEARNT + 10, 40))
+        [before] = await today.reach(LEARNT + 30)
+        written(tmp_path / "rules.yaml", rule(stream="chat"))
+        await today.take_up()
+        [after] = await today.reach(LEARNT + 50)
+
+    assert (after["id"], after["state"], after["evidence"]) == (before["id"], "resolved", before["evidence"])
+
+
+async def test_decisions_of_a_stream_leave_the_counters_of_others_alone(database_url: str, tmp_path: Path) -> None:
+    talk = rule("talk", stream="chat", when=None)
+    async with day(database_url, tmp_path, rule(), talk) as today:
+        where = place("chat", topic="salience.chat")
+        await take(today.pipelines[0], [chat(0), chat(1), chat(2)], where=where)
+        await today.usual(100)
+        await today.reach(200)
+        [of_chat] = [each["id"] for each in await rows(today.database, definitions) if each["stream"] == "chat"]
+        seen = [each for each in await rows(today.database, sightings) if each["definition"] == of_chat]
+
+    assert [each["counted"] for each in seen] == [None, None, None]
+
+
+async def test_a_rule_that_is_announced_while_a_back_fill_is_counted_misses_nothing_of_it(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attached, "BATCH", 10)
+    async with day(database_url, tmp_path, rule()) as today:
+        await today.tell((1, story(1)))
+        await today.reach(20)
+        await today.attach("old", *[(at * 1.0, story(100 + at)) for at in range(35)])
+        async with today.database.begin() as connection:
+            assert await attached.count_batch(connection, "news", 1 << 40, TICK)
+        await announce(today.database, RuleSet.of_content([rule(severity="high")]), TICK, today.clock())
+        await settle(today.database, TICK, today.clock())
+        await today.reach(60)
+        _, new = [each["id"] for each in await rows(today.database, definitions)]
+        seen = await rows(today.database, sightings)
+
+    assert len([each for each in seen if each["definition"] == new]) == 36
 
 
 async def test_an_alert_of_a_rule_that_is_taken_out_is_resolved(database_url: str, tmp_path: Path) -> None:
@@ -124,7 +196,7 @@ async def test_an_alert_of_a_rule_that_is_taken_out_is_resolved(database_url: st
         await today.tell(*burst(LEARNT + 10, 40))
         await today.reach(LEARNT + 30)
         written(tmp_path / "rules.yaml", rule("another", minimum=1_000))
-        await today.pipelines[0].watch.look(today.clock())
+        await today.take_up()
         [alert] = await today.reach(LEARNT + 50)
         history = await rows(today.database, alert_history)
 
@@ -137,7 +209,7 @@ async def test_another_receiver_of_a_rule_has_nothing_counted_again(database_url
     async with day(database_url, tmp_path, rule(), receivers=told) as today:
         await today.usual(100)
         written(tmp_path / "rules.yaml", rule(receivers=["desk"]), **told)
-        await today.pipelines[0].watch.look(today.clock())
+        await today.take_up()
         await today.tell((200, story(5_000)))
         [event, *_] = reversed(await rows(today.database, events))
         assert event["rules"] == today.pipelines[0].watch.rules.version != today.pipelines[0].rules.version

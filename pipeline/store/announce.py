@@ -16,11 +16,12 @@ from pipeline.store.counters import Sighting, count_stored
 from pipeline.store.database import Database
 from pipeline.store.rule_sets import remember_rules
 from pipeline.store.rulebook import count_rules, counted_rules, rule_set_of
+from pipeline.surge.groups import ACTIVE
 from pipeline.surge.plans import plan_of
 from schemas.counting import definitions, rule_activations
 from schemas.errors import ConfigError
 from schemas.labels import STREAMS
-from schemas.tables import events, watermarks
+from schemas.tables import events, runs, watermarks
 
 log = structlog.get_logger("salience.rules")
 
@@ -56,6 +57,9 @@ async def announce(database: Database, rules: RuleSet, tick: int, now: int) -> b
             closed = await _closed(connection, stream)
             await _define(connection, stream, rules, closed, last_event, tick, now)
             await _stop_unused(connection, stream, now)
+        # What was counted of a back-fill that is being counted was not counted for these.
+        under_way = runs.c.attached_tick.is_not(None) & ~runs.c.counted
+        await connection.execute(update(runs).where(under_way).values(counted_event=0))
     log.info("rules announced", version=rules.version, rules=len(rules.rules))
     return True
 
@@ -84,7 +88,8 @@ async def _closed(connection: AsyncConnection, stream: str) -> int:
 
 def looks_back(rule: CountRule) -> int:
     """Microseconds of events before a decision that it may depend on."""
-    return rule.baseline + rule.window + 2 * round(plan_of(rule).refit * 1e6) + MEMORY
+    baseline = rule.baseline + rule.window + 2 * round(plan_of(rule).refit * 1e6)
+    return max(baseline, round(ACTIVE * 1e6)) + MEMORY
 
 
 async def _define(

@@ -19,6 +19,7 @@ async def count_batch(connection: AsyncConnection, stream: str, tick: int, width
         .where(runs.c.stream == stream, runs.c.attached_tick <= tick, ~runs.c.counted)
         .order_by(runs.c.attached_tick, runs.c.run)
         .limit(1)
+        .with_for_update()
     )
     run = (await connection.execute(query)).one_or_none()
     if run is None:
@@ -29,7 +30,7 @@ async def count_batch(connection: AsyncConnection, stream: str, tick: int, width
         or ((await connection.execute(select(func.min(events.c.id)).where(*own))).scalar() or 1) - 1
     )
     end = begin + BATCH
-    wanted = stored.query().where(*own, ~events.c.too_old, events.c.id > begin, events.c.id <= end)
+    wanted = stored.query().where(*own, stored.countable(), events.c.id > begin, events.c.id <= end)
     found = await stored.read(connection, wanted.order_by(events.c.id))
     more = select(events.c.id).where(*own, events.c.id > end).limit(1)
     live = definitions.c.stopped_at.is_(None) & (definitions.c.stream == stream)

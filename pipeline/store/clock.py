@@ -150,11 +150,12 @@ async def _time(
     connection: AsyncConnection, place: Place, now: int
 ) -> tuple[int, int | None, int | None, int | None, Rules, bool]:
     key = {"stream": place.stream, "run": place.run or ""}
+    # Locks first: which rules are counted must not change after it was read.
+    live = await _attached(connection, place.stream, place.run) if place.run else None
     row = (await connection.execute(_TIME, key)).one_or_none()
     if row is None:
         await ensure_watermark(connection, place.stream, place.run or "", now)
         row = (await connection.execute(_TIME, key)).one()
-    live = await _attached(connection, place.stream, place.run) if place.run else None
     closed = row.closed_tick if live is None else max(row.closed_tick, live)
     floors = row.pruned_before, row.seen_before, row.forgotten_before
     return closed, *floors, Rules(row.active, row.announced), not place.run or live is not None

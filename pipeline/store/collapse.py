@@ -164,6 +164,7 @@ _MARK = (
         sightings.c.definition == bindparam("of"),
         sightings.c.group == bindparam("in_group"),
         sightings.c.event == bindparam("by"),
+        sightings.c.counted.is_(None),
     )
     .values(counted=bindparam("new"))
 )

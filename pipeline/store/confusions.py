@@ -36,12 +36,12 @@ async def remember_confusions(database: Database, scorer: Scorer) -> None:
 
 async def confusion_of(connection: AsyncConnection, bundle: str, rule: ShareRule) -> Confusion:
     """The matrix of the head whose label a rule watches; that of one that is never wrong where none is known."""
-    query = select(confusions.c.labels, confusions.c.counts).where(
-        confusions.c.bundle == bundle, confusions.c.head == rule.head
-    )
-    row = (await connection.execute(query)).one_or_none()
+    of_head = select(confusions).where(confusions.c.head == rule.head)
+    row = (await connection.execute(of_head.where(confusions.c.bundle == bundle))).one_or_none()
     if row is None or not set(rule.label) <= set(row.labels):
-        return perfect(sorted({*rule.label, *(row.labels if row is not None else ())}))
+        # The labels of other bundles still tell which there are.
+        known = (await connection.execute(of_head)).all()
+        return perfect(sorted({*rule.label, *(label for each in known for label in each.labels)}))
     return _confusion(row.labels, row.counts)
 
 

@@ -3,6 +3,8 @@
 They are taken in transactions of their own: nothing enters a closed tick, so chunks need not wait for them.
 """
 
+import math
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,17 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.rules import CountRule, RuleSet, ShareRule
 from pipeline.store import attached, episodes
+from pipeline.store.baselines import MOST, Baselines, Basis
 from pipeline.store.clock import try_decisions
 from pipeline.store.collapse import collapse
 from pipeline.store.confusions import confusion_of
 from pipeline.store.database import Database
 from pipeline.store.judging import judge_span
-from pipeline.store.panels import Baselines, Counts
+from pipeline.store.panels import Counts
 from pipeline.store.rulebook import rule_set_of
-from pipeline.surge.groups import (
-    Span,
-    changes,
-)
+from pipeline.surge.groups import Judged, Span, changes
 from schemas.counting import definitions, groups, rule_activations, sightings
 from schemas.tables import events, watermarks
 
@@ -41,20 +41,23 @@ class Stretch(NamedTuple):
 class Decisions:
     """Takes the decisions of one database. Safe to call from any worker at any time: one at a time has its way."""
 
-    def __init__(self, database: Database, tick: int, topic: str, *, notify: bool = True) -> None:
-        """tick: its width in microseconds. topic: of the alerts."""
+    def __init__(self, database: Database, tick: int, topic: str, *, live: bool = True) -> None:
+        """tick: its width in microseconds. topic: of the alerts. live: workers wait for it, people are told."""
         self._database = database
         self._tick = tick
-        self._told = episodes.Told(topic, tick, notify)
-        self._baselines = Baselines()
+        self._told = episodes.Told(topic, tick, live)
+        self._baselines = Baselines(most=MOST if live else None)
 
-    async def take(self, stream: str, now: int) -> int:
-        """Decide on all closed ticks of a stream; returns how many alerts changed. `now` in microseconds."""
-        changed = 0
+    async def take(self, stream: str, now: int, seconds: float | None = None) -> int:
+        """Decide on the closed ticks of a stream; returns how many alerts changed.
+
+        now: microseconds. seconds: after which the rest is left to the next call; None decides on all.
+        """
+        changed, end = 0, math.inf if seconds is None else time.monotonic() + seconds
         while True:
             more, count = await self._step(stream, now)
             changed += count
-            if not more:
+            if not more or time.monotonic() > end:
                 return changed
 
     async def _step(self, stream: str, now: int) -> tuple[bool, int]:
@@ -72,14 +75,17 @@ class Decisions:
             if await attached.count_batch(connection, stream, decided + 1, self._tick):
                 return True, 0
             stretch = await self._stretch(connection, stream, decided, closed)
-            rules = await self._counted(connection, stretch)
+            rules = await self._counted(connection, stream, stretch)
             last = stretch.last
             for number, rule in rules:
                 last = min(last, await collapse(connection, number, rule.every // self._tick, last, self._tick))
             if last < stretch.last:
                 # Repeats come first, a batch at a time; what was collapsed so far is kept.
                 return True, 0
-            changed = await self._decide(connection, stream, stretch, rules, now)
+            found = await self._judged(connection, stream, stretch, rules)
+            if found is None:
+                return True, 0
+            changed = await self._write(connection, stream, rules, found, now)
             await _decided(connection, stream, stretch.last)
             return stretch.last < closed, changed
 
@@ -94,46 +100,73 @@ class Decisions:
             return Stretch(last + 1, last, rules)
         # Nothing was counted before, and nothing can be decided on.
         first = max(first, begin)
-        last = min(last, first + self._reach(rules, size) - 1)
+        last = min(last, first + self._reach(rules, stream, size) - 1)
         return Stretch(first, await _before_other_bundle(connection, stream, first, last), rules)
 
-    def _reach(self, rules: RuleSet, size: int) -> int:
+    def _reach(self, rules: RuleSet, stream: str, size: int) -> int:
         """Ticks that are decided on at once, with so many groups."""
-        ticks = [rule.every // self._tick for rule in rules.rules if isinstance(rule, CountRule)]
+        ticks = [rule.every // self._tick for rule in _counting(rules, stream)]
         buckets = max(36, _CELLS // max(size, 1))
         return min(_TICKS, buckets * min(ticks, default=1))
 
-    async def _counted(self, connection: AsyncConnection, stretch: Stretch) -> list[tuple[int, CountRule]]:
-        counting = [rule for rule in stretch.rules.rules if isinstance(rule, CountRule)]
+    async def _counted(
+        self, connection: AsyncConnection, stream: str, stretch: Stretch
+    ) -> list[tuple[int, CountRule]]:
+        counting = _counting(stretch.rules, stream)
         numbers = await _numbers(connection, [rule.definition for rule in counting])
         return [(numbers[rule.definition], rule) for rule in counting if rule.definition in numbers]
 
-    async def _decide(
-        self,
-        connection: AsyncConnection,
-        stream: str,
-        stretch: Stretch,
-        rules: Sequence[tuple[int, CountRule]],
-        now: int,
-    ) -> int:
-        mine = [(number, rule) for number, rule in rules if rule.stream == stream]
-        firing = await episodes.open_episodes(connection, stream)
-        changed = await self._told.drop_unruled(connection, stream, firing, {rule.name for _, rule in mine}, now)
+    async def _judged(
+        self, connection: AsyncConnection, stream: str, stretch: Stretch, rules: Sequence[tuple[int, CountRule]]
+    ) -> "list[_Found] | None":
+        """What the rules find in the stretch; None while baselines are still to be made."""
         runs = await attached.counted_runs(connection, stream)
-        for number, rule in mine:
+        found: list[_Found] = []
+        ready = True
+        for number, rule in rules:
             span = _span(rule, stretch, self._tick)
             if span is None:
                 continue
-            of_rule = firing.get(rule.name, {})
             bundle = await _latest_bundle(connection, stream, (span.last + 1) * (rule.every // self._tick) - 1)
             confusion = await confusion_of(connection, bundle, rule) if isinstance(rule, ShareRule) else None
-            labels = confusion.labels if confusion else ("",)
-            counts = Counts(number, rule, self._tick, labels)
-            known = await counts.known(connection)
-            panel, judged = await judge_span(connection, counts, span, known, runs, self._baselines, confusion)
-            found = changes(counts.plan, span, panel.names, judged, of_rule)
-            changed += await self._told.write(connection, counts, bundle, of_rule, found, now)
+            counts = Counts(number, rule, self._tick, confusion.labels if confusion else ("",))
+            basis = Basis(counts, await counts.known(connection), runs, confusion)
+            judged = await judge_span(connection, basis, span, self._baselines)
+            ready = ready and judged is not None
+            if judged is not None:
+                found.append(_Found(counts, bundle, span, judged[0].names, judged[1]))
+        return found if ready else None
+
+    async def _write(
+        self,
+        connection: AsyncConnection,
+        stream: str,
+        rules: Sequence[tuple[int, CountRule]],
+        found: "Sequence[_Found]",
+        now: int,
+    ) -> int:
+        firing = await episodes.open_episodes(connection, stream)
+        changed = await self._told.drop_unruled(connection, stream, firing, {rule.name for _, rule in rules}, now)
+        for counts, bundle, span, names, judged in found:
+            of_rule = firing.get(counts.rule.name, {})
+            turns = changes(counts.plan, span, names, judged, of_rule)
+            changed += await self._told.write(connection, counts, bundle, of_rule, turns, now)
         return changed
+
+
+class _Found(NamedTuple):
+    """What one rule found in a span of buckets."""
+
+    counts: Counts
+    bundle: str
+    span: Span
+    names: Sequence[str]
+    judged: Judged
+
+
+def _counting(rules: RuleSet, stream: str) -> list[CountRule]:
+    """Of one stream: whoever decides on it must leave the counters of the others alone."""
+    return [rule for rule in rules.rules if isinstance(rule, CountRule) and rule.stream == stream]
 
 
 def _span(rule: CountRule, stretch: Stretch, tick: int) -> Span | None:
@@ -186,9 +219,11 @@ async def _extent(connection: AsyncConnection, stream: str) -> tuple[int | None,
 
 
 async def _numbers(connection: AsyncConnection, names: Sequence[str]) -> dict[str, int]:
+    # One that is announced again is counted in another row, which holds nothing before it is filled.
+    filled = definitions.c.filled_event >= definitions.c.last_event
     query = (
         select(definitions.c.definition, func.max(definitions.c.id).label("id"))
-        .where(definitions.c.definition.in_(names))
+        .where(definitions.c.definition.in_(names), filled)
         .group_by(definitions.c.definition)
     )
     return {row.definition: row.id for row in await connection.execute(query)}

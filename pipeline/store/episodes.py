@@ -1,9 +1,9 @@
 """Alerts of rules that count: begun, fired and resolved by decisions, whatever people do with them meanwhile."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.notify import messages
@@ -51,11 +51,12 @@ class Told:
     ) -> int:
         """Write the changes of one rule's alerts; returns how many there were."""
         for each in found:
-            if each.turn in ("pending", "firing") and not await self._fire_pending(connection, counts, each, now):
+            of = _Key(counts.rule.stream, counts.rule.name, each.group)
+            if each.turn in ("resolved", "dropped"):
+                await self._end(connection, of, each, now)
+            elif each.turn == "pending" or not await self._fire_pending(connection, counts, of, each, now):
                 await self._begin(connection, counts, bundle, each, now)
-            elif each.turn in ("resolved", "dropped"):
-                await self._end(connection, counts.rule.name, each, now)
-        await self._go_on(connection, counts.rule.name, firing)
+        await self._go_on(connection, counts.rule.stream, counts.rule.name, firing)
         return len(found)
 
     async def drop_unruled(
@@ -66,7 +67,8 @@ class Told:
         for rule in gone:
             for group, episode in sorted(firing.pop(rule).items()):
                 ended = Change(episode.last, group, "resolved", episode, 0.0, 0.0, 0.0)
-                await self._end(connection, rule, ended, now, note="the rule is no longer in force")
+                of = _Key(stream, rule, group)
+                await self._end(connection, of, ended, now, note="the rule is no longer in force")
         return len(gone)
 
     async def _begin(
@@ -90,29 +92,29 @@ class Told:
             if alert.state == "firing":
                 await self._say(connection, alert, now)
 
-    async def _fire_pending(self, connection: AsyncConnection, counts: Counts, each: Change, now: int) -> bool:
+    async def _fire_pending(
+        self, connection: AsyncConnection, counts: Counts, of: "_Key", each: Change, now: int
+    ) -> bool:
         """Let a pending alert fire, with the evidence of this moment; False where there is none."""
-        row = await _firing(connection, counts.rule.name, each.group)
-        if row is None:
+        row = await _firing(connection, of)
+        if row is None or row.due_time is None:
             return False
         taken = await snapshot(connection, counts, each, row.bundle)
         evidence = update(alerts).where(alerts.c.id == row.alert).values(evidence=taken.evidence)
         await connection.execute(evidence)
         await self._link(connection, row.alert, taken)
-        of_group = (firings.c.rule == counts.rule.name, firings.c.group == each.group)
-        await connection.execute(update(firings).where(*of_group).values(due_time=None))
+        await connection.execute(update(firings).where(*of.found).values(due_time=None))
         if row.state == "pending":
             await self._say(connection, await change(connection, row.alert, "firing", now), now)
         return True
 
     async def _end(
-        self, connection: AsyncConnection, rule: str, each: Change, now: int, note: str | None = None
+        self, connection: AsyncConnection, of: "_Key", each: Change, now: int, note: str | None = None
     ) -> None:
-        row = await _firing(connection, rule, each.group)
+        row = await _firing(connection, of)
         if row is None:
             return
-        of_group = (firings.c.rule == rule, firings.c.group == each.group)
-        await connection.execute(delete(firings).where(*of_group))
+        await connection.execute(delete(firings).where(*of.found))
         end = _microseconds(each.episode.end if each.episode.end is not None else each.episode.last)
         if row.state not in _OPEN:
             # A person has resolved it: nothing is left to be said.
@@ -124,12 +126,13 @@ class Told:
         if row.state != "pending":
             await self._say(connection, alert, now)
 
-    async def _go_on(self, connection: AsyncConnection, rule: str, firing: Mapping[str, Episode]) -> None:
+    async def _go_on(
+        self, connection: AsyncConnection, stream: str, rule: str, firing: Mapping[str, Episode]
+    ) -> None:
         for group, episode in sorted(firing.items()):
             last = _microseconds(episode.last)
-            later = (firings.c.rule == rule, firings.c.group == group, firings.c.last_time < last)
-            begun = firings.c.start_time == _microseconds(episode.start)
-            await connection.execute(update(firings).where(*later, begun).values(last_time=last))
+            later = update(firings).where(*_Key(stream, rule, group).found, firings.c.last_time < last)
+            await connection.execute(later.values(last_time=last))
 
     async def _link(self, connection: AsyncConnection, alert: int, taken: Snapshot) -> None:
         await connection.execute(delete(alert_events).where(alert_events.c.alert == alert))
@@ -160,11 +163,23 @@ class Told:
         )
 
 
-async def _firing(connection: AsyncConnection, rule: str, group: str) -> Any:
+class _Key(NamedTuple):
+    """What a firing is known by."""
+
+    stream: str
+    rule: str
+    group: str
+
+    @property
+    def found(self) -> tuple[ColumnElement[bool], ...]:
+        return firings.c.stream == self.stream, firings.c.rule == self.rule, firings.c.group == self.group
+
+
+async def _firing(connection: AsyncConnection, of: _Key) -> Any:
     query = (
         select(firings, alerts.c.state, alerts.c.bundle)
         .join_from(firings, alerts, alerts.c.id == firings.c.alert)
-        .where(firings.c.rule == rule, firings.c.group == group)
+        .where(*of.found)
     )
     # A person may be about to change the alert.
     return (await connection.execute(query.with_for_update(of=alerts))).one_or_none()

@@ -26,8 +26,10 @@ _SOURCES = 10
 # Texts that terms are looked for in, and texts that they are compared with.
 _TEXTS = 200
 _OTHERS = 500
-# With fewer texts of its own from before, a group is compared with all groups of its rule.
+# With fewer texts of its own from before, a group is compared with all groups of its rule: those of so many ticks,
+# then of more and more, so that a busy rule is not read in full.
 _FEW = 20
+_REACH, _FURTHER, _FARTHEST = 6, 8, 6 * 8**6
 
 
 class Snapshot(Struct, frozen=True):
@@ -147,8 +149,13 @@ async def _texts(
 
 
 async def _others(connection: AsyncConnection, counts: Counts, group: str, begin: int) -> list[str]:
+    """Texts from before: of the group, or of all groups where it has few; the latest that are enough."""
     own = await _texts(connection, counts, group, 0, begin, _OTHERS)
-    return own if len(own) >= _FEW else await _texts(connection, counts, None, 0, begin, _OTHERS)
+    found, reach = own, _REACH
+    while len(found) < _FEW and reach <= _FARTHEST:
+        found = await _texts(connection, counts, None, begin - reach, begin, _OTHERS)
+        reach *= _FURTHER
+    return found if len(found) >= _FEW else own
 
 
 async def _sources(

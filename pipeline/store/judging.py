@@ -1,6 +1,6 @@
 """Judging a definition's groups over some buckets, as decisions do, and whoever asks again what they rested on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.rules import CountRule, ShareRule
-from pipeline.store.panels import Baselines, Counts, Fitted, Known
+from pipeline.store.baselines import Baselines, Basis, Fitted
+from pipeline.store.panels import Counts
 from pipeline.surge.baseline import Baseline
 from pipeline.surge.groups import Judged, Panel, Span, candidates, judge_counts, judge_shares, needs
 from pipeline.surge.share import Confusion, ShareBaseline
@@ -17,26 +18,23 @@ Ints = NDArray[np.int64]
 
 
 async def judge_span(
-    connection: AsyncConnection,
-    counts: Counts,
-    span: Span,
-    known: Mapping[str, Known],
-    runs: int,
-    baselines: Baselines,
-    confusion: Confusion | None,
-) -> tuple[Panel, Judged]:
+    connection: AsyncConnection, basis: Basis, span: Span, baselines: Baselines
+) -> tuple[Panel, Judged] | None:
     """The groups of a definition, and what is found wherever one could fire or go on.
 
-    runs: number of back-fills that were counted. confusion: of the head, for a share.
+    None while baselines are still to be made: what was made is kept.
     """
-    panel = await counts.panel(connection, span, known)
+    counts = basis.counts
+    panel = await counts.panel(connection, span, basis.known)
     watched = np.isin(counts.labels, _watched(counts.rule))
     places = candidates(panel, span, counts.plan, counts.rule.kind, watched)
     needed = needs(panel, span, counts.plan, places)
-    fitted = await baselines.of(connection, counts, needed, known, runs, confusion)
+    fitted = await baselines.of(connection, basis, needed)
+    if fitted is None:
+        return None
     able = np.array([fitted[each] is not None for each in needed], dtype=bool)
     use = [cast(Fitted, fitted[each]) for each in needed if fitted[each] is not None]
-    return panel, _judged(panel, span, counts, (places[0][able], places[1][able]), use, confusion)
+    return panel, _judged(panel, span, counts, (places[0][able], places[1][able]), use, basis.confusion)
 
 
 def _watched(rule: CountRule) -> Sequence[str]:

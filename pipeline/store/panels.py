@@ -1,33 +1,27 @@
 """Counters as decisions read them: the groups of a definition, their windows, and what is usual in them."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from sqlalchemy import BigInteger, ColumnElement, bindparam, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, func, select
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.rules import CountRule, ShareRule
-from pipeline.surge.baseline import Baseline, fit
+from pipeline.rules import CountRule
 from pipeline.surge.groups import ACTIVE, Need, Panel, Span, sliding
 from pipeline.surge.plans import plan_of
-from pipeline.surge.share import Confusion, ShareBaseline, fit_share
 from pipeline.surge.volume import Plan
 from schemas.counting import counters, groups
 
 Floats = NDArray[np.float64]
-Fitted = Baseline | ShareBaseline
-
+Ints = NDArray[np.int64]
 # Before any bucket there is.
 _NEVER = -(1 << 50)
 # Groups whose counts are read at once.
 _AT_ONCE = 200
-# Baselines kept in memory, of the groups that were judged last.
-_KEPT = 20_000
 
 
 class Known(Struct):
@@ -93,24 +87,48 @@ class Counts:
             names = sorted({*names, *heard_of})
         at = {name: index for index, name in enumerate(names)}
         group = np.array([at[name] for name in cells.groups], dtype=np.int64)
-        bucket = np.array(cells.buckets, dtype=np.int64) - (span.first - self._per + 1)
+        bucket = np.array(cells.buckets, dtype=np.int64)
         label, told = self._places(cells.labels), np.array(cells.raw) > 0
-        heard = np.zeros((len(names), span.size + self._per - 1), dtype=bool)
-        heard[group[told], bucket[told]] = True
-        counted = np.zeros((len(names), len(self.labels), span.size + self._per - 1))
-        values, apart = np.array(cells.values, float), label >= 0
-        np.add.at(counted, (group[apart], label[apart], bucket[apart]), values[apart])
-        before = await self._before(connection, span, names, known, heard[:, : self._per - 1])
-        quiet = [each.last for name, each in known.items() if name not in at and each.last <= span.last]
+        heard = np.zeros((len(names), span.size), dtype=bool)
+        within = told & (bucket >= span.first)
+        heard[group[within], bucket[within] - span.first] = True
+        lately = np.full(len(names), _NEVER, dtype=np.int64)
+        earlier = told & (bucket < span.first)
+        np.maximum.at(lately, group[earlier], bucket[earlier])
+        windows = self._windows(span, len(names), group, label, bucket, np.array(cells.values, float))
+        before = await self._before(connection, span, names, known, lately)
+        quiet = await self._quiet(connection, span, at, known)
         return Panel(
             names=names,
-            heard=heard[:, self._per - 1 :],
-            before=np.array(before, dtype=np.int64),
-            windows=sliding(counted, self._per),
+            heard=heard,
+            before=before,
+            windows=windows,
             quiet=np.sort(np.array(quiet, dtype=np.int64)),
         )
 
-    def _places(self, labels: Sequence[str]) -> NDArray[np.int64]:
+    def _windows(self, span: Span, size: int, group: Ints, label: Ints, bucket: Ints, values: Floats) -> Floats:
+        """Counts of windows, groups x labels x buckets of the span."""
+        apart = label >= 0
+        if span.size == 1:
+            # What was read is in the one window.
+            window = np.zeros((size, len(self.labels)))
+            np.add.at(window, (group[apart], label[apart]), values[apart])
+            return window[:, :, None]
+        counted = np.zeros((size, len(self.labels), span.size + self._per - 1))
+        place = bucket[apart] - (span.first - self._per + 1)
+        np.add.at(counted, (group[apart], label[apart], place), values[apart])
+        return sliding(counted, self._per)
+
+    async def _quiet(
+        self, connection: AsyncConnection, span: Span, listed: Mapping[str, int], known: Mapping[str, Known]
+    ) -> list[int]:
+        """When groups that are not listed were heard last; what came after the span is not known yet."""
+        others = {name: each for name, each in known.items() if name not in listed}
+        beyond = [name for name, each in others.items() if each.last > span.last and each.first <= span.last]
+        earlier = await self._last_before(connection, span.last + 1, beyond)
+        return [*(each.last for each in others.values() if each.last <= span.last), *earlier.values()]
+
+    def _places(self, labels: Sequence[str]) -> Ints:
         """Numbers of labels, -1 for those that are not told apart."""
         number = {name: index for index, name in enumerate(self.labels)}
         return np.array([number.get(name, -1) for name in labels], dtype=np.int64)
@@ -134,25 +152,29 @@ class Counts:
         return _Cells(*zip(*rows, strict=True)) if rows else _Cells((), (), (), (), ())
 
     async def _before(
-        self, connection: AsyncConnection, span: Span, names: Sequence[str], known: Mapping[str, Known], heard: Any
-    ) -> list[int]:
-        """The last bucket with an event before the span, group by group."""
-        found: list[int] = []
+        self,
+        connection: AsyncConnection,
+        span: Span,
+        names: Sequence[str],
+        known: Mapping[str, Known],
+        lately: Ints,
+    ) -> Ints:
+        """The last bucket with an event before the span, group by group; `lately` is that of its first window."""
+        found = lately.copy()
         unclear: list[str] = []
         for index, name in enumerate(names):
-            lately = np.flatnonzero(heard[index])
-            if len(lately):
-                found.append(span.first - self._per + 1 + int(lately[-1]))
-            elif name in known and known[name].last < span.first:
-                found.append(known[name].last)
-            else:
-                found.append(_NEVER)
-                if name in known and known[name].first < span.first:
-                    unclear.append(name)
+            each = known.get(name)
+            if found[index] != _NEVER or each is None:
+                continue
+            if each.last < span.first:
+                found[index] = each.last
+            elif each.first < span.first:
+                unclear.append(name)
         # Silences are told to the bucket, and so is who was active while a back-test takes many buckets at once.
         if unclear and (span.size > 1 or self.rule.kind == "absence"):
             earlier = await self._last_before(connection, span.first, unclear)
-            found = [earlier.get(name, bucket) for name, bucket in zip(names, found, strict=True)]
+            for index, name in enumerate(names):
+                found[index] = earlier.get(name, found[index])
         return found
 
     async def _last_before(self, connection: AsyncConnection, bucket: int, names: Sequence[str]) -> dict[str, int]:
@@ -220,90 +242,3 @@ class Counts:
                 if place is not None:
                     found[row.group][row.coarse - low, place] += row.value
         return found
-
-
-class Baselines:
-    """Baselines of all definitions: made once, kept in memory, and stored for whoever comes next."""
-
-    def __init__(self, stored: bool = True) -> None:
-        self._stored = stored
-        self._kept: dict[tuple[int, str, int, int], Fitted | None] = {}
-
-    async def of(
-        self,
-        connection: AsyncConnection,
-        counts: Counts,
-        needed: Iterable[Need],
-        known: Mapping[str, Known],
-        runs: int,
-        confusion: Confusion | None = None,
-    ) -> dict[Need, Fitted | None]:
-        """The baselines needed, None where too little was seen; `runs` is the number of attached back-fills."""
-        wanted = list(dict.fromkeys(needed))
-        missing = [each for each in wanted if (counts.definition, *each, runs) not in self._kept]
-        if missing:
-            if len(self._kept) > _KEPT:
-                self._kept.clear()
-                missing = wanted
-            await self._recall(connection, counts, missing, known, runs)
-            missing = [each for each in missing if (counts.definition, *each, runs) not in self._kept]
-            await self._make(connection, counts, missing, known, runs, confusion)
-        return {each: self._kept[counts.definition, *each, runs] for each in wanted}
-
-    async def _recall(
-        self,
-        connection: AsyncConnection,
-        counts: Counts,
-        missing: Sequence[Need],
-        known: Mapping[str, Known],
-        runs: int,
-    ) -> None:
-        names = [name for name, until in missing if (known[name].until, known[name].runs) == (until, runs)]
-        kind = ShareBaseline if isinstance(counts.rule, ShareRule) else Baseline
-        for at in range(0, len(names), _AT_ONCE):
-            query = select(groups.c.group, groups.c.fitted_until, groups.c.fitted).where(
-                groups.c.definition == counts.definition, groups.c.group.in_(names[at : at + _AT_ONCE])
-            )
-            for row in await connection.execute(query):
-                stored = None if row.fitted is None else msgspec.convert(row.fitted, kind)
-                self._kept[counts.definition, row.group, row.fitted_until, runs] = cast(Fitted | None, stored)
-
-    async def _make(
-        self,
-        connection: AsyncConnection,
-        counts: Counts,
-        missing: Sequence[Need],
-        known: Mapping[str, Known],
-        runs: int,
-        confusion: Confusion | None,
-    ) -> None:
-        if not missing:
-            return
-        plan, seen = counts.plan, await counts.coarse(connection, missing, known)
-        latest: dict[str, tuple[int, Fitted | None]] = {}
-        for need in missing:
-            fitted: Fitted | None = None
-            if need in seen:
-                values, start = seen[need]
-                if confusion is not None:
-                    watched = cast(ShareRule, counts.rule).label
-                    fitted = fit_share(values, plan.bucket, plan.window, confusion, watched)
-                else:
-                    fitted = fit(values[:, 0], start, plan.bucket, plan.window)
-            self._kept[counts.definition, *need, runs] = fitted
-            if need[0] not in latest or need[1] > latest[need[0]][0]:
-                latest[need[0]] = need[1], fitted
-        if self._stored:
-            await _store(connection, counts.definition, latest, runs)
-
-
-async def _store(
-    connection: AsyncConnection, definition: int, latest: Mapping[str, tuple[int, Fitted | None]], runs: int
-) -> None:
-    one = update(groups).where(groups.c.definition == definition, groups.c.group == bindparam("name"))
-    rows = [
-        {"name": name, "until": until, "made": None if fitted is None else msgspec.to_builtins(fitted)}
-        for name, (until, fitted) in sorted(latest.items())
-    ]
-    values = {"fitted_until": bindparam("until"), "fitted": bindparam("made"), "fitted_runs": runs}
-    await connection.execute(one.values(values), rows)

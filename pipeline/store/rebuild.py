@@ -9,11 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.rules import ShareRule
 from pipeline.store.attached import counted_runs
+from pipeline.store.baselines import Baselines, Basis
 from pipeline.store.confusions import confusion_of
 from pipeline.store.database import Database
 from pipeline.store.evidence import snapshot
 from pipeline.store.judging import judge_span
-from pipeline.store.panels import Baselines, Counts
+from pipeline.store.panels import Counts
 from pipeline.store.rulebook import count_rules
 from pipeline.surge.groups import Change, Span
 from pipeline.surge.rearm import Episode
@@ -46,7 +47,7 @@ async def _counts(connection: AsyncConnection, row: Any, tick: int) -> Counts:
     found = (await connection.execute(query.order_by(definitions.c.id.desc()).limit(1))).one_or_none()
     if found is None:
         raise UsageError(f"what the alert {row.id} was counted from has been pruned")
-    rule = count_rules([found.rule])[0]
+    rule = count_rules([found.rule])[0].model_copy(update={"name": row.rule})
     labels = (await confusion_of(connection, row.bundle, rule)).labels if isinstance(rule, ShareRule) else ("",)
     return Counts(found.id, rule, tick, labels)
 
@@ -57,8 +58,9 @@ async def _change(connection: AsyncConnection, counts: Counts, row: Any, moment:
     span = Span(bucket, bucket, counts.plan.every)
     known, runs = await counts.known(connection), await counted_runs(connection, rule.stream)
     confusion = await confusion_of(connection, row.bundle, rule) if isinstance(rule, ShareRule) else None
-    baselines = Baselines(stored=False)
-    panel, judged = await judge_span(connection, counts, span, known, runs, baselines, confusion)
+    found = await judge_span(connection, Basis(counts, known, runs, confusion), span, Baselines(stored=False))
+    assert found is not None, "all baselines are made at once"
+    panel, judged = found
     group = list(panel.names).index(row.group) if row.group in panel.names else -1
     at = np.flatnonzero(judged.group == group)
     if not len(at):

@@ -31,9 +31,13 @@ class Stored(Struct):
 def counting(stream: str) -> ColumnElement[bool]:
     """Events of a stream that count for live rules: live ones, and those of back-fills that were counted."""
     counted = select(runs.c.run).where(runs.c.counted)
-    return and_(
-        events.c.stream == stream, ~events.c.too_old, or_(events.c.run.is_(None), events.c.run.in_(counted))
-    )
+    return and_(events.c.stream == stream, countable(), or_(events.c.run.is_(None), events.c.run.in_(counted)))
+
+
+def countable() -> ColumnElement[bool]:
+    """Events that count at all: not what came in too late, or of somebody who was forgotten before it came."""
+    known = or_(events.c.forgotten_at.is_(None), events.c.forgotten_at > events.c.ingest_time)
+    return and_(~events.c.too_old, known)
 
 
 def query() -> Select[Any]:

@@ -5,8 +5,10 @@ confuses is taken out with its confusion matrix: when the neutral rise among the
 are mistaken for negative, the negative have not risen, and are not said to.
 """
 
+import zlib
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -37,6 +39,11 @@ class Confusion(Struct, frozen=True):
     def matrix(self) -> Floats:
         return np.array(self.rows, float)
 
+    @property
+    def mark(self) -> int:
+        """Tells this matrix from others."""
+        return zlib.crc32(msgspec.json.encode((self.labels, self.rows)))
+
     def weights(self, watched: Sequence[str]) -> Floats:
         """What each predicted label counts for the share of the watched ones: unbiased whatever the mixture.
 
@@ -61,12 +68,16 @@ def perfect(labels: Sequence[str]) -> Confusion:
 
 
 class ShareBaseline(Struct, frozen=True):
-    """predicted: usual shares of predicted labels; dispersion, freedom, seconds: as in a `Baseline`."""
+    """predicted: usual shares of predicted labels; dispersion, freedom, seconds: as in a `Baseline`.
+
+    of: the mark of the confusion matrix by which it was made.
+    """
 
     predicted: tuple[float, ...]
     dispersion: float
     freedom: float
     seconds: float
+    of: int = 0
 
 
 def fit_share(
@@ -85,7 +96,11 @@ def fit_share(
         predicted = _shares((heard * calm[:, None]).sum(axis=0))
         dispersion = float(np.minimum(apart**2, _CLIP**2 * dispersion).mean()) if len(heard) else 1.0
     return ShareBaseline(
-        tuple(predicted.tolist()), max(dispersion, 1.0), max(float(len(heard)), 2.0), bucket * len(counts)
+        tuple(predicted.tolist()),
+        max(dispersion, 1.0),
+        max(float(len(heard)), 2.0),
+        bucket * len(counts),
+        confusion.mark,
     )
 
 

@@ -71,16 +71,15 @@ def upgrade() -> None:
     op.create_index(op.f("ix_definitions_stream_definition"), "definitions", ["stream", "definition"])
     op.create_table(
         "firings",
+        sa.Column("stream", sa.Text(), nullable=False),
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("group", sa.Text(), nullable=False),
-        sa.Column("stream", sa.Text(), nullable=False),
         sa.Column("start_time", sa.BigInteger(), nullable=False),
         sa.Column("last_time", sa.BigInteger(), nullable=False),
         sa.Column("due_time", sa.BigInteger(), nullable=True),
         sa.Column("alert", _ROW_ID, nullable=False),
-        sa.PrimaryKeyConstraint("rule", "group", name=op.f("pk_firings")),
+        sa.PrimaryKeyConstraint("stream", "rule", "group", name=op.f("pk_firings")),
     )
-    op.create_index(op.f("ix_firings_stream"), "firings", ["stream"])
     op.create_table(
         "groups",
         sa.Column("definition", _ROW_ID, autoincrement=False, nullable=False),
@@ -135,6 +134,7 @@ def upgrade() -> None:
         sa.Column("counted", sa.Boolean(), nullable=True),
         sa.PrimaryKeyConstraint("definition", "group", "event", name=op.f("pk_sightings")),
     )
+    op.create_index(op.f("ix_sightings_definition_tick"), "sightings", ["definition", "tick"])
     op.create_index(op.f("ix_sightings_definition_group_tick"), "sightings", ["definition", "group", "tick"])
     uncounted = sa.text("counted IS NULL")
     op.create_index(
