@@ -36,6 +36,7 @@ def test_every_benchmark_that_comes_along_can_be_read() -> None:
     names = benchmarks()
 
     assert {"digits", "fin-phrasebank", "conll2003", "banking77", "banking77-near", "topic"} <= set(names)
+    assert {"clinc150", "hwu64", "ag-news", "tweet-eval", "sst2"} <= set(names)
     assert all(load_recipe(name).benchmark for name in names if name != "digits")
 
 
