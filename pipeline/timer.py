@@ -47,18 +47,18 @@ class Timer:
         self._assignment = assignment
         self._fetched = fetched
         self._refuse = refuse
-        self._guard = ClockGuard(pipeline.database)
 
     async def run(self) -> None:
         """Go on until cancelled."""
         pipeline = self._pipeline
         dispatch = Dispatch(pipeline.database, lambda: pipeline.watch.rules.receivers, now, pipeline.observer)
+        guard = ClockGuard(pipeline.database)
         try:
-            await self._rounds(dispatch)
+            await self._rounds(dispatch, guard)
         finally:
             await dispatch.close(pipeline.settings.worker.shutdown_timeout * 0.5)
 
-    async def _rounds(self, dispatch: Dispatch) -> None:
+    async def _rounds(self, dispatch: Dispatch, guard: ClockGuard) -> None:
         rounds = 0
         while True:
             await asyncio.sleep(_ROUND)
@@ -66,7 +66,7 @@ class Timer:
             await self._step("progress", self._pipeline.flush)
             if self._assignment.reading:
                 await self._step("beat", lambda: self._assignment.beat(self._fetched))
-                await self._step("close", self._close)
+                await self._step("close", partial(self._close, guard))
             await self._step("outbox", self._sweep)
             await self._step("rules", lambda: self._pipeline.watch.look(now()))
             await self._step("receivers", dispatch.round)
@@ -76,9 +76,9 @@ class Timer:
             if rounds % _RULES == 0:
                 await self._step("rules in use", self._use_rules)
 
-    async def _close(self) -> None:
+    async def _close(self, guard: ClockGuard) -> None:
         moment = now()
-        if not await self._guard.agrees(moment):
+        if not await guard.agrees(moment):
             return
         for stream, flow in self._flows.items():
             await self._step(f"close {stream}", partial(self._close_stream, stream, flow, moment))
