@@ -101,7 +101,6 @@ stories = Table(
     Column("part", Integer, primary_key=True, autoincrement=False),
     Column("signature", BigInteger, primary_key=True, autoincrement=False),
     Column("tick", BigInteger, nullable=False),
-    Index(None, "tick"),
 )
 
 # A group that was seen, and what is usual in it: `fitted` on counts up to `fitted_until` (seconds since 1970) with

@@ -45,7 +45,7 @@ async def collapse(connection: AsyncConnection, definition: int, ticks: int, unt
         memory = _Memory(definition, MEMORY // tick)
         await memory.recall(connection, found)
         counted = [memory.is_new(each) for each in found]
-        await _mark(connection, definition, found, counted)
+        await _mark(connection, definition, found, counted, last)
         single = Counter(
             (definition, each.group, each.tick // ticks, each.label, SINGLE_SHARD)
             for each, new in zip(found, counted, strict=True)
@@ -158,7 +158,7 @@ def distance(one: int, other: int) -> int:
     return ((one ^ other) & _ALL).bit_count()
 
 
-_MARK = (
+_REPEATED = (
     update(sightings)
     .where(
         sightings.c.definition == bindparam("of"),
@@ -166,18 +166,25 @@ _MARK = (
         sightings.c.event == bindparam("by"),
         sightings.c.counted.is_(None),
     )
-    .values(counted=bindparam("new"))
+    .values(counted=False)
 )
 
 
 async def _mark(
-    connection: AsyncConnection, definition: int, found: Sequence[Any], counted: Sequence[bool]
+    connection: AsyncConnection, definition: int, found: Sequence[Any], counted: Sequence[bool], last: int
 ) -> None:
-    marks = [
-        {"of": definition, "in_group": each.group, "by": each.event, "new": new}
+    """Mark the repeats, which are few, one by one; all the rest up to tick `last` in one statement."""
+    repeats = [
+        {"of": definition, "in_group": each.group, "by": each.event}
         for each, new in zip(found, counted, strict=True)
+        if not new
     ]
-    await connection.execute(_MARK, marks)
+    if repeats:
+        await connection.execute(_REPEATED, repeats)
+    rest = update(sightings).where(
+        sightings.c.definition == definition, sightings.c.counted.is_(None), sightings.c.tick <= last
+    )
+    await connection.execute(rest.values(counted=True))
 
 
 async def _see(connection: AsyncConnection, definition: int, found: Sequence[Any]) -> None:

@@ -168,7 +168,6 @@ def upgrade() -> None:
         sa.Column("tick", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("definition", "group", "band", "part", "signature", name=op.f("pk_stories")),
     )
-    op.create_index(op.f("ix_stories_tick"), "stories", ["tick"])
     op.create_index(
         "ix_alerts_open",
         "alerts",
