@@ -18,10 +18,10 @@ from pipeline.backfill import backfill
 from pipeline.rehearse_plot import panels
 from pipeline.rules import CountRule, RuleSet
 from pipeline.settings import DatabaseSettings, RulesSettings, Settings
-from pipeline.store.announce import fill
+from pipeline.store.announce import define, fill
 from pipeline.store.database import Database
 from pipeline.store.decide import Decisions
-from pipeline.store.migrate import check, upgrade
+from pipeline.store.migrate import opened, upgrade
 from pipeline.store.rulebook import read_rules
 from pipeline.surge.backtest import Backtest, Fired, Group, summary
 from pipeline.surge.plot import Panel
@@ -68,12 +68,8 @@ async def rehearse_database(
         ConfigError: the database is not usable.
         UsageError, DatabaseError: as `rehearse_stored`.
     """
-    database = Database(settings.database)
-    try:
-        await check(database)
+    async with opened(settings.database) as (database, _):
         return await rehearse_stored(database, rules, run, plotted)
-    finally:
-        await database.close()
 
 
 async def rehearse_file(
@@ -234,17 +230,7 @@ async def _install(
     last = (await connection.execute(select(func.max(events.c.id)))).scalar_one() or 0
     for rule in {rule.definition: rule for rule in counting}.values():
         since = past[rule.definition].since if rule.definition in past else 0
-        values = {
-            "definition": rule.definition,
-            "stream": stream,
-            "rule": rule.model_dump(mode="json"),
-            "since_tick": since,
-            "last_event": last,
-            "filled_event": 0,
-            "collapsed_tick": since - 1,
-            "created_at": 0,
-        }
-        await connection.execute(insert(definitions).values(values))
+        await define(connection, rule, since, last, 0)
     for moment in sorted({0, *(each for of in past.values() for pair in of.stretches for each in _edges(pair))}):
         active = RuleSet([rule for rule in counting if _in_force(past.get(rule.definition), moment)])
         known = select(rule_sets.c.version).where(rule_sets.c.version == active.version)

@@ -1,16 +1,17 @@
-"""Where a worker begins to read, when it refuses to, and when a partition has fallen idle."""
+"""Where a worker begins to read, and when it refuses to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
+from assigned import ONE, TOPIC, worker
 from helpers import NOW, SECOND, Clock, news, opened, rows, take
 from sqlalchemy import update
 
 from pipeline import assignment as module
 from pipeline.admin import TopicInfo
-from pipeline.assignment import Assignment, Partition, Reading
+from pipeline.assignment import Assignment, Partition
 from pipeline.compose import Pipeline
 from pipeline.deliver import MemoryOutlet
 from pipeline.store import ticks
@@ -18,9 +19,6 @@ from pipeline.watermark import HOLD, IDLE
 from schemas.errors import BrokerError, ContradictionError
 from schemas.events import Chunk, Place
 from schemas.tables import events, owners, progress
-
-TOPIC = "salience.news"
-ONE = (TOPIC, 0)
 
 
 class Broker:
@@ -62,15 +60,6 @@ def clock() -> Clock:
 async def pipeline(database_url: str, clock: Clock) -> AsyncIterator[Pipeline]:
     async with opened(database_url, clock=clock) as pipeline:
         yield pipeline
-
-
-Begin = Callable[..., Awaitable[dict[Partition, int]]]
-
-
-def worker(pipeline: Pipeline, clock: Clock, name: str = "w", reset: str = "earliest") -> Assignment:
-    settings = pipeline.settings
-    settings = settings.model_copy(update={"broker": settings.broker.model_copy(update={"offset_reset": reset})})
-    return Assignment(settings, {TOPIC: "news"}, pipeline.database, pipeline.caution, name, clock)
 
 
 async def begin(assignment: Assignment, broker: Broker, *partitions: Partition) -> dict[Partition, int]:
@@ -343,62 +332,6 @@ async def test_nothing_is_left_of_a_generation_that_has_ended(
     await begin(assignment, broker)
     await assignment.end(in_order=True)
     assert assignment.reading == {}
-
-
-class Idleness:
-    """One partition that is read, and what the broker last answered."""
-
-    def __init__(self, assignment: Assignment, clock: Clock) -> None:
-        self.assignment = assignment
-        self.clock = clock
-        assignment.reading[ONE] = Reading(Place("news", "c", TOPIC, "first", 0), 0, 0, clock())
-
-    def after(self, microseconds: int, answered: bool = True) -> list[int]:
-        self.clock.now += microseconds
-        stamp = self.clock() if answered else self.clock() - microseconds
-        return list(self.assignment.idle(lambda _: stamp).values())
-
-
-@pytest.fixture
-def idleness(pipeline: Pipeline, clock: Clock) -> Idleness:
-    return Idleness(worker(pipeline, clock), clock)
-
-
-async def test_a_partition_that_gives_nothing_for_a_while_is_idle(idleness: Idleness) -> None:
-    assert idleness.after(IDLE - 1) == []
-    assert idleness.after(1) == [0]
-
-
-async def test_a_partition_whose_chunk_is_in_work_is_not_idle(idleness: Idleness) -> None:
-    idleness.assignment.handed_over(ONE, 5, NOW)
-    assert idleness.after(IDLE) == []
-    idleness.assignment.applied(ONE, 5, True)
-    assert idleness.after(IDLE) == [5]
-
-
-async def test_a_broker_that_does_not_answer_makes_nothing_idle(idleness: Idleness) -> None:
-    assert idleness.after(IDLE, answered=False) == []
-
-
-async def test_a_partition_that_is_behind_is_not_idle(idleness: Idleness, clock: Clock) -> None:
-    clock.now += IDLE
-    idleness.assignment.handed_over(ONE, 5, clock() - 3_600 * SECOND)
-    idleness.assignment.applied(ONE, 5, False)
-    assert idleness.after(0) == []
-
-
-async def test_a_partition_that_gives_only_what_moves_no_time_is_idle(idleness: Idleness, clock: Clock) -> None:
-    clock.now += IDLE
-    idleness.assignment.handed_over(ONE, 5, clock())
-    idleness.assignment.applied(ONE, 5, False)
-    assert idleness.after(0) == [5]
-
-
-async def test_a_busy_partition_that_never_moves_time_is_idle(idleness: Idleness, clock: Clock) -> None:
-    clock.now += IDLE
-    idleness.assignment.applied(ONE, 5, False)
-    idleness.assignment.handed_over(ONE, 9, clock())
-    assert idleness.after(0) == [5]
 
 
 async def test_idleness_is_written_down_once(pipeline: Pipeline, broker: Broker, clock: Clock) -> None:

@@ -8,7 +8,17 @@ import typer
 from rich.table import Table
 
 from pipeline.commands.alert_lines import deliveries_table, described, history_table
-from pipeline.commands.output import JsonOption, command, out, plain, run_async, settings_with, show_json
+from pipeline.commands.output import (
+    JsonOption,
+    command,
+    minute,
+    on_database,
+    out,
+    plain,
+    run_async,
+    settings_with,
+    show_json,
+)
 from pipeline.durations import parse_duration
 from pipeline.reach import how_they_do, named, send_test
 from pipeline.receivers import Receivers
@@ -53,7 +63,7 @@ def list_(
         return
     table = Table("id", "state", "severity", "rule", "group", "start", "end")
     for row in found:
-        times = (_minute(row["start"]), _minute(row["end"]))
+        times = (minute(row["start"]), minute(row["end"]))
         table.add_row(*map(plain, (row["id"], row["state"], row["severity"], row["rule"], row["group"], *times)))
     out.print(table)
 
@@ -202,7 +212,7 @@ def silences_(
         return
     table = Table("id", "of", "until", "author", "comment")
     for each in found:
-        until = _minute(rfc3339(each["ends_at"]))
+        until = minute(rfc3339(each["ends_at"]))
         table.add_row(*map(plain, (each["id"], _about(each), until, each["author"], each["comment"])))
     out.print(table)
 
@@ -226,7 +236,7 @@ def receivers_(json: JsonOption = False) -> None:
             each["name"],
             address,
             each["waiting"],
-            _minute(each["told"]),
+            minute(each["told"]),
             each["failures"],
             each["error"] or "",
         )
@@ -282,19 +292,5 @@ def _about(each: dict[str, Any]) -> str:
     return ", ".join(named)
 
 
-def _minute(time: str | None) -> str:
-    # A line of a terminal has no room for more; --json has it all.
-    return (time or "")[:16].replace("T", " ")
-
-
 def _run(job: Callable[[Database], Awaitable[R]]) -> R:
-    return run_async(_with_database(job))
-
-
-async def _with_database(job: Callable[[Database], Awaitable[R]]) -> R:
-    database = Database(settings_with().database)
-    try:
-        await migrate.check(database)
-        return await job(database)
-    finally:
-        await database.close()
+    return run_async(on_database(job))

@@ -105,12 +105,8 @@ def _asked(job: Callable[[Database, Settings, int], Awaitable[R]]) -> tuple[R, i
 
     async def run() -> tuple[R, int]:
         settings = settings_with()
-        database = Database(settings.database)
-        try:
-            tick = (await migrate.check(database)).tick
-            return await job(database, settings, tick), tick
-        finally:
-            await database.close()
+        async with migrate.opened(settings.database) as (database, instance):
+            return await job(database, settings, instance.tick), instance.tick
 
     return run_async(run())
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.output import JsonOption, command, out, run_async, settings_with, show_json
+from pipeline.commands.output import JsonOption, command, on_database, out, run_async, settings_with, show_json
 from pipeline.durations import parse_duration
 from pipeline.store import migrate, retention
 from pipeline.store.database import Database
@@ -55,18 +55,9 @@ def prune(
     Example: salience db prune --older-than 90d
     """
     ages = parse_duration(older_than), parse_duration(forget_seen)
-    result = run_async(_prune(*ages))
+    result = run_async(on_database(lambda database: retention.prune(database, now(), *ages)))
     if json:
         show_json(result)
     else:
         for name, count in result.items():
             out.print(f"{count:>12,} {name}")
-
-
-async def _prune(older_than: int, forget_seen: int) -> dict[str, int]:
-    database = Database(settings_with().database)
-    try:
-        await migrate.check(database)
-        return await retention.prune(database, now(), older_than, forget_seen)
-    finally:
-        await database.close()

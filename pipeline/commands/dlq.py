@@ -1,6 +1,5 @@
 """salience dlq: what could not be used, and another try for it."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -8,9 +7,18 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import replay as replaying
-from pipeline.commands.output import JsonOption, command, out, plain, run_async, settings_with, show_json
+from pipeline.commands.output import (
+    JsonOption,
+    command,
+    on_database,
+    out,
+    plain,
+    run_async,
+    settings_with,
+    show_json,
+)
 from pipeline.status import FAILED
-from pipeline.store import letters, migrate
+from pipeline.store import letters
 from pipeline.store.database import Database
 from schemas.errors import UsageError
 
@@ -34,7 +42,7 @@ def list_(
 
     Example: salience dlq list --reason undecodable
     """
-    rows, reasons = run_async(_with_database(lambda database: _list(database, limit, reason, stream)))
+    rows, reasons = run_async(on_database(lambda database: _list(database, limit, reason, stream)))
     if json:
         show_json({"dead_letters": [letters.short(row) for row in rows], "reasons": reasons})
         return
@@ -63,7 +71,7 @@ def show(
 
     Example: salience dlq show 3
     """
-    rows = run_async(_with_database(lambda database: letters.read_letters(database, [id])))
+    rows = run_async(on_database(lambda database: letters.read_letters(database, [id])))
     found = letters.full(rows[0])
     if json:
         show_json(found)
@@ -110,15 +118,6 @@ async def _replay(ids: list[int], reason: str | None, stream: str | None, to_top
         rows = await letters.list_letters(database, stream=stream, reason=reason, limit=None, waiting=True)
         return rows[::-1]
 
-    rows = await _with_database(choose)
+    rows = await on_database(choose)
     job = replaying.to_topic if to_topic else replaying.through_flow
     return await job(settings_with(), rows) if rows else replaying.Replayed()
-
-
-async def _with_database(job: Callable[[Database], Awaitable[R]]) -> R:
-    database = Database(settings_with().database)
-    try:
-        await migrate.check(database)
-        return await job(database)
-    finally:
-        await database.close()

@@ -8,7 +8,6 @@ import typer
 from pipeline.commands.output import JsonOption, command, out, run_async, settings_with, show_json
 from pipeline.store import forget as forgetting
 from pipeline.store import migrate
-from pipeline.store.database import Database
 from pipeline.times import now
 from pipeline.topics import Topics
 
@@ -47,10 +46,6 @@ def forget(
 
 async def _forget(subject: str) -> forgetting.Forgotten:
     settings = settings_with()
-    database = Database(settings.database)
-    try:
-        await migrate.check(database)
-        settle = int((settings.database.outage_deadline + _MARGIN) * 1_000_000)
+    settle = int((settings.database.outage_deadline + _MARGIN) * 1_000_000)
+    async with migrate.opened(settings.database) as (database, _):
         return await forgetting.forget(database, subject, now(), Topics(settings.broker.prefix), settle)
-    finally:
-        await database.close()

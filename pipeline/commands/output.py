@@ -4,7 +4,7 @@ import asyncio
 import functools
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import msgspec
@@ -15,6 +15,8 @@ from rich.text import Text
 from pipeline.logs import configure
 from pipeline.settings import LogSettings, Settings, load_settings
 from pipeline.status import BAD_USAGE, FAILED, INTERRUPTED
+from pipeline.store.database import Database
+from pipeline.store.migrate import opened
 from schemas.errors import SalienceError, UsageError
 
 P = ParamSpec("P")
@@ -82,3 +84,14 @@ def settings_with(**sections: dict[str, Any]) -> Settings:
         for section, values in sections.items()
     }
     return load_settings(**{section: values for section, values in given.items() if values})
+
+
+async def on_database(job: Callable[[Database], Awaitable[R]]) -> R:
+    """Do a job with the database of the settings."""
+    async with opened(settings_with().database) as (database, _):
+        return await job(database)
+
+
+def minute(time: str | None) -> str:
+    """A time as a line of a terminal has room for it; --json has it all."""
+    return (time or "")[:16].replace("T", " ")

@@ -6,9 +6,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.commands.output import JsonOption, command, out, run_async, settings_with, show_json
+from pipeline.commands.output import (
+    JsonOption,
+    command,
+    minute,
+    on_database,
+    out,
+    run_async,
+    show_json,
+)
 from pipeline.retry import through_outage
-from pipeline.store import migrate, runs
+from pipeline.store import runs
 from pipeline.store.database import Database
 from pipeline.times import now, rfc3339
 
@@ -25,14 +33,14 @@ def list_(json: JsonOption = False) -> None:
 
     Example: salience runs list --json
     """
-    found = run_async(_list())
+    found = run_async(on_database(_list))
     if json:
         show_json({"runs": found})
         return
     table = Table("run", "stream", "file", "events", "begun", "ended", "attached")
     for row in found:
         cells = [row["run"], row["stream"], row["file"], f"{row['events']:,}"]
-        cells += [_minute(row["started"]), _minute(row["finished"] or "")]
+        cells += [minute(row["started"]), minute(row["finished"])]
         tick = row["attached_tick"]
         table.add_row(*map(Text, (*cells, "" if tick is None else f"tick {tick}")))
     out.print(table)
@@ -48,25 +56,15 @@ def attach(
 
     Example: salience runs attach headlines.csv-1a2b3c4d
     """
-    tick = run_async(_attach(run))
+    tick = run_async(on_database(lambda database: _attach(database, run)))
     if json:
         show_json({"run": run, "attached_tick": tick})
     else:
         out.print(f"the events of {run} count from live tick {tick} on")
 
 
-def _minute(time: str) -> str:
-    # A line of a terminal has no room for more; --json has it all.
-    return time[:16].replace("T", " ")
-
-
-async def _list() -> list[dict[str, Any]]:
-    database = Database(settings_with().database)
-    try:
-        await migrate.check(database)
-        return [_shown(row) for row in await runs.list_runs(database)]
-    finally:
-        await database.close()
+async def _list(database: Database) -> list[dict[str, Any]]:
+    return [_shown(row) for row in await runs.list_runs(database)]
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
@@ -78,10 +76,5 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def _attach(run: str) -> int:
-    database = Database(settings_with().database)
-    try:
-        await migrate.check(database)
-        return await through_outage(lambda: runs.attach(database, run, now()), _PATIENCE)
-    finally:
-        await database.close()
+async def _attach(database: Database, run: str) -> int:
+    return await through_outage(lambda: runs.attach(database, run, now()), _PATIENCE)

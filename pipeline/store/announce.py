@@ -100,18 +100,22 @@ async def _define(
         if not isinstance(rule, CountRule) or rule.stream != stream or rule.definition in known:
             continue
         known.add(rule.definition)
-        since = max(0, closed + 1 - looks_back(rule) // tick)
-        values = {
-            "definition": rule.definition,
-            "stream": stream,
-            "rule": rule.model_dump(mode="json"),
-            "since_tick": since,
-            "last_event": last_event,
-            "filled_event": 0,
-            "collapsed_tick": since - 1,
-            "created_at": now,
-        }
-        await connection.execute(insert(definitions).values(values))
+        await define(connection, rule, max(0, closed + 1 - looks_back(rule) // tick), last_event, now)
+
+
+async def define(connection: AsyncConnection, rule: CountRule, since: int, last_event: int, now: int) -> None:
+    """Let a rule be counted from tick `since` on: up to row `last_event` from what is stored."""
+    values = {
+        "definition": rule.definition,
+        "stream": rule.stream,
+        "rule": rule.model_dump(mode="json"),
+        "since_tick": since,
+        "last_event": last_event,
+        "filled_event": 0,
+        "collapsed_tick": since - 1,
+        "created_at": now,
+    }
+    await connection.execute(insert(definitions).values(values))
 
 
 async def _stop_unused(connection: AsyncConnection, stream: str, now: int) -> None:

@@ -95,7 +95,7 @@ class Decisions:
         last = min(closed, await attached.before(connection, stream, first, closed))
         rules, until = await _rules_at(connection, stream, first)
         last = min(last, until)
-        begin, size = await _extent(connection, stream)
+        begin, size = await _extent(connection, stream, first)
         if begin is None or begin > last:
             return Stretch(last + 1, last, rules)
         # Nothing was counted before, and nothing can be decided on.
@@ -206,11 +206,13 @@ async def _rules_at(connection: AsyncConnection, stream: str, tick: int) -> tupl
     return RuleSet() if sequence is None else await rule_set_of(connection, sequence), until
 
 
-async def _extent(connection: AsyncConnection, stream: str) -> tuple[int | None, int]:
-    """The first tick at which anything was counted, and the number of groups."""
+async def _extent(connection: AsyncConnection, stream: str, tick: int) -> tuple[int | None, int]:
+    """The first tick at which anything was counted (any one before `tick` tells as much), and how many groups."""
     of_stream = select(definitions.c.id).where(definitions.c.stream == stream)
     seen = select(func.min(groups.c.first_tick), func.count()).where(groups.c.definition.in_(of_stream))
     first, size = (await connection.execute(seen)).one()
+    if first is not None and first <= tick:
+        return first, size
     fresh = select(func.min(sightings.c.tick)).where(
         sightings.c.definition.in_(of_stream), sightings.c.counted.is_(None)
     )

@@ -1,6 +1,8 @@
 """Schema versions: upgrade under a lock, and refusal to work on another version."""
 
+import contextlib
 import secrets
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from alembic import command
@@ -13,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 import schemas.migrations
 from pipeline.retry import through_outage
+from pipeline.settings import DatabaseSettings
 from pipeline.store.database import Database, TryAgainError
 from schemas.errors import ConfigError
 from schemas.tables import instance
@@ -78,6 +81,20 @@ async def check(database: Database) -> Instance:
         found = await read_instance(connection)
     _compare_keys(database.settings.hash_key.get_secret_value(), found.hash_key)
     return found
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: DatabaseSettings) -> AsyncIterator[tuple[Database, Instance]]:
+    """A database of this release, and its constants; closed at the end.
+
+    Raises:
+        ConfigError: as `check`.
+    """
+    database = Database(settings)
+    try:
+        yield database, await check(database)
+    finally:
+        await database.close()
 
 
 async def read_instance(connection: AsyncConnection) -> Instance:
