@@ -10,6 +10,7 @@ from day import LEARNT, burst, day, rule, story
 from helpers import EVENT_TIME, SECOND, rows
 
 from models.stub import StubScorer
+from pipeline.store.alert_changes import set_state
 from pipeline.store.rebuild import rebuild
 from schemas.counting import alert_history, counters, firings
 from schemas.tables import alerts, outbox
@@ -144,6 +145,27 @@ async def test_silence_of_a_source_that_is_usually_heard_is_told(database_url: s
     assert found[0]["evidence"]["odds"].startswith("none where ")
 
 
+async def test_what_a_person_has_ended_is_armed_again_by_its_evidence_alone(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with day(database_url, tmp_path, rule()) as today:
+        await today.usual()
+        await today.reach(LEARNT)
+        await today.tell(*burst(LEARNT + 10, 40))
+        await today.reach(LEARNT + 30)
+        await set_state(today.database, "1", "resolved", today.clock(), "ann", None, "salience.alerts")
+        await today.tell(*burst(LEARNT + 50, 40, 60_000))
+        [ended] = await today.reach(LEARNT + 80)
+        [over] = await today.reach(LEARNT + 400)
+        await today.tell(*burst(LEARNT + 410, 60, 80_000))
+        _, again = await today.reach(LEARNT + 430)
+
+    assert (ended["state"], ended["version"]) == ("resolved", 2)
+    assert (over["state"], over["version"]) == ("resolved", 2)
+    assert over["end_time"] == EVENT_TIME + (LEARNT + 110) * SECOND
+    assert again["state"] == "firing"
+
+
 async def test_what_must_last_is_pending_before_it_fires(database_url: str, tmp_path: Path) -> None:
     async with day(database_url, tmp_path, rule(hold="30s")) as today:
         await today.usual()
@@ -217,7 +239,8 @@ async def test_the_sensitivity_is_shared_by_the_groups_that_are_active(database_
         names = [f"C{number}" for number in range(3_000)]
         await today.tell((LEARNT + 500, story(1)), attributes={"company": names})
         await today.reach(LEARNT + 520)
-        await today.tell(*burst(LEARNT + 530, 40, 60_000), attributes={"company": "A"})
-        shared = await today.reach(LEARNT + 560)
+        # By then they are in no window any more.
+        await today.tell(*burst(LEARNT + 630, 40, 60_000), attributes={"company": "A"})
+        shared = await today.reach(LEARNT + 660)
 
     assert (len(alone), len(shared)) == (1, 1)
