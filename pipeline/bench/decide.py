@@ -31,8 +31,8 @@ _BEGIN = 1_717_113_600 * _SECOND
 # Groups that surge at each decision, and events of a surge; the others have one event a minute or none.
 _SURGING, _SURGE = 3, 120
 _QUIET = 0.5
-# Minutes of history that the shorter run has: enough for surges to be told.
-_SHORT = 2_000
+# Minutes of history with which surges are told.
+_LEAST = 2_000
 
 _RULE = {
     "name": "surge", "kind": "volume", "stream": "news", "group_by": "source", "window": "1h", "every": "1m",
@@ -61,10 +61,14 @@ class DecideResult(Struct, frozen=True):
 
 
 def measure_decisions(size: int, rows: int, decisions: int, say: Callable[[str], None]) -> DecideResult:
-    """Take `decisions` decisions on `size` active groups, with few counter rows stored and with `rows` of them."""
+    """Take `decisions` decisions on `size` active groups, with `rows` counter rows stored and with half of them.
+
+    What a baseline is made of is bounded by its length, 14 days; only when both histories are longer does their
+    ratio tell what stored history costs.
+    """
     with LocalPostgres(fsync=True, shared_buffers="512MB", max_wal_size="4GB") as server:
         times = []
-        for minutes in (_SHORT, 2 * rows // size):
+        for minutes in (max(_LEAST, rows // size), max(_LEAST, 2 * rows // size)):
             say(f"{size * minutes // 2:,} counter rows, then {decisions} decisions on {size:,} groups")
             times.append(asyncio.run(_run(server.url(server.create()), size, minutes, decisions)))
     short, long = times
@@ -126,12 +130,13 @@ async def _prepare(settings: Settings, size: int, minutes: int) -> None:
         first, last = _BEGIN // _MINUTE, _BEGIN // _MINUTE + minutes
         async with database.begin() as connection:
             number = (await connection.execute(select(definitions.c.id))).scalar_one()
-            # One count in every other minute, by a hash: what decisions read costs the same as of real ones.
+            # One count in every other minute, by a hash: what decisions read costs the same as of real ones. They
+            # lie in the order of time, as they came: a baseline's rows far apart, those of a window together.
             fill = text(
                 f'INSERT INTO {counters.name} (definition, "group", bucket, label, shard, raw, single) '
                 "SELECT :number, 's' || g, b, '', 0, 1, 1 "
                 "FROM generate_series(0, :groups - 1) g, generate_series(:first, :last - 1) b "
-                "WHERE hashint8(g * 7919 + b) & 1 = 1"
+                "WHERE hashint8(g * 7919 + b) & 1 = 1 ORDER BY b, g"
             )
             given = {"number": number, "groups": size, "first": first, "last": last}
             await connection.execute(fill, given)

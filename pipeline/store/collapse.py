@@ -5,7 +5,7 @@ of them (the pigeonhole principle), so that a story is found by equality.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, column, func, select, true, tuple_, update
@@ -91,10 +91,13 @@ class _Memory:
         self._length = length
         self._told: dict[_Key, dict[int, int]] = {}
         self._new: dict[tuple[str, int], int] = {}
+        self._keys: dict[tuple[str, int], list[_Key]] = {}
 
     async def recall(self, connection: AsyncConnection, found: Sequence[Any]) -> None:
         """Read the stories that are near any of these."""
-        keys = sorted({key for each in found if each.signature is not None for key in _keys(each)})
+        seen = {(each.group, each.signature) for each in found if each.signature is not None}
+        self._keys = {one: _keys(*one) for one in seen}
+        keys = sorted({key for near in self._keys.values() for key in near})
         since = found[0].tick - self._length
         size = _KEYS if connection.dialect.name == "sqlite" else len(keys) or 1
         for at in range(0, len(keys), size):
@@ -121,7 +124,7 @@ class _Memory:
         """Whether the group was not told this lately; if so, now it is."""
         if each.signature is None:
             return True
-        keys = _keys(each)
+        keys = self._keys[each.group, each.signature]
         for key in keys:
             for signature, tick in self._told.get(key, {}).items():
                 if each.tick - tick < self._length and distance(signature, each.signature) <= NEAR:
@@ -133,24 +136,16 @@ class _Memory:
 
     async def remember(self, connection: AsyncConnection) -> None:
         """Store the stories that were new."""
-        told = [
-            (group, band, part, signature, tick)
-            for (group, signature), tick in sorted(self._new.items())
-            for band, part in enumerate(_parts(signature))
-        ]
+        told = [(*key, one[1], tick) for one, tick in sorted(self._new.items()) for key in self._keys[one]]
         columns: dict[str, list[Any]] = {"definition": [self._definition] * len(told)}
         for at, name in enumerate((*_NEAR_KEY, "signature", "tick")):
             columns[name] = [each[at] for each in told]
         await bulk.put_all(connection, stories, columns, "tick")
 
 
-def _keys(each: Any) -> list[_Key]:
-    return [(each.group, band, part) for band, part in enumerate(_parts(each.signature))]
-
-
-def _parts(signature: int) -> Iterable[int]:
+def _keys(group: str, signature: int) -> list[_Key]:
     bits = signature & _ALL
-    return [bits >> start & ((1 << size) - 1) for start, size in _BANDS]
+    return [(group, band, bits >> start & ((1 << size) - 1)) for band, (start, size) in enumerate(_BANDS)]
 
 
 def distance(one: int, other: int) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.notify import messages
@@ -129,10 +129,12 @@ class Told:
     async def _go_on(
         self, connection: AsyncConnection, stream: str, rule: str, firing: Mapping[str, Episode]
     ) -> None:
-        for group, episode in sorted(firing.items()):
-            last = _microseconds(episode.last)
-            later = update(firings).where(*_Key(stream, rule, group).found, firings.c.last_time < last)
-            await connection.execute(later.values(last_time=last))
+        if not firing:
+            return
+        of_group = (firings.c.stream == stream, firings.c.rule == rule, firings.c.group == bindparam("of_group"))
+        later = update(firings).where(*of_group, firings.c.last_time < bindparam("last"))
+        seen = [{"of_group": group, "last": _microseconds(each.last)} for group, each in sorted(firing.items())]
+        await connection.execute(later.values(last_time=bindparam("last")), seen)
 
     async def _link(self, connection: AsyncConnection, alert: int, taken: Snapshot) -> None:
         await connection.execute(delete(alert_events).where(alert_events.c.alert == alert))
