@@ -69,6 +69,21 @@ def test_the_benchmark_says_what_it_should(tmp_path: Path) -> None:
     assert found["score"] > 60
 
 
+def test_streams_of_which_everything_is_known_are_judged() -> None:
+    done = CliRunner().invoke(app, ["bench", "surge", "--synthetic", "--weeks", "1", "--surges", "2", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.splitlines()[-1])
+
+    kinds = [(kind, rate) for kind in ("poisson", "negative binomial") for rate in (30.0, 300.0)]
+    assert [(each["kind"], each["rate"], each["expected"]) for each in found["calm"]] == [
+        (*each, 1.0) for each in kinds
+    ]
+    assert [(each["kind"], each["rate"], each["surges"]) for each in found["surges"]] == [
+        (*each, 2) for each in kinds
+    ]
+    assert all(0 < each["delay"] <= 120 for each in found["surges"])
+
+
 def test_a_folder_without_windows_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["bench", "surge", "--nab", str(tmp_path)])
 

@@ -97,4 +97,4 @@ def surges(
     first = [next((begun for begun, last in spans if last > onset), math.inf) - onset for onset in onsets]
     found = [delay for delay in first if delay <= _FOUND]
     delays = [delay / 60 for delay in found if delay > 0]
-    return Found(kind, rate, many, len(found), median(delays) if delays else float("inf"))
+    return Found(kind, rate, many, len(found), float(median(delays)) if delays else math.inf)
