@@ -18,6 +18,9 @@ from pipeline.localpg import LocalPostgres
 
 pytest_plugins = ["strict"]
 
+# Processes of a parallel run are given a width, which consoles made in them would keep.
+os.environ.pop("COLUMNS", None)
+
 # Whoever asks for a fixture needs its server: the marker follows.
 MARKERS = {
     "embedded_broker": "broker",

@@ -3,10 +3,12 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-_refused: list[str] = []
+# In the order in which they came, each once.
+_refused: dict[str, None] = {}
 
 
 def allowed() -> list[re.Pattern[str]]:
@@ -28,7 +30,7 @@ def _note(report: pytest.TestReport | pytest.CollectReport) -> None:
     if os.environ.get("SALIENCE_TEST_STRICT") != "1" or why is None:
         return
     if not any(pattern.search(why) for pattern in allowed()):
-        _refused.append(f"{report.nodeid}: {why}")
+        _refused[f"{report.nodeid}: {why}"] = None
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -43,9 +45,17 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the session."""
+    """Fail the session; a process of a parallel run tells the one that began it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["refused"] = list(_refused)
     if _refused and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a process of a parallel run found: modules that skip themselves are not reported otherwise."""
+    _refused.update(dict.fromkeys(getattr(node, "workeroutput", {}).get("refused", [])))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
