@@ -57,7 +57,11 @@ def test_a_surge_is_told_once_though_workers_die(
     deployment.until(lambda: deployment.rows(unsent)[0][0] == 0, "all to be sent")
 
     told = {(each["rule"], each["state"], each["version"]) for each in alerts_sent(deployment)}
-    assert told == {("surge", "firing", 1), ("surge", "resolved", 2)}
+    # A worker that was killed with the first version in its hands leaves it to the second, which replaces it.
+    [(replaced,)] = deployment.rows("SELECT count(*) FROM outbox WHERE error = 'superseded by version 2'")
+    firing = ("surge", "firing", 1)
+    assert told - {firing} == {("surge", "resolved", 2)}
+    assert firing in told or replaced
     [alert] = deployment.rows("SELECT state, version FROM alerts")
     assert tuple(alert) == ("resolved", 2)
 
