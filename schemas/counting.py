@@ -99,8 +99,8 @@ stories = Table(
     Column("group", Text, primary_key=True),
     Column("band", SmallInteger, primary_key=True, autoincrement=False),
     Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("tick", BigInteger, primary_key=True, autoincrement=False),
     Column("signature", BigInteger, primary_key=True, autoincrement=False),
-    Column("tick", BigInteger, nullable=False),
 )
 
 # A group that was seen, and what is usual in it: `fitted` on counts up to `fitted_until` (seconds since 1970) with
@@ -202,6 +202,15 @@ confusions = Table(
     Column("head", Text, primary_key=True),
     Column("labels", Json, nullable=False),
     Column("counts", Json, nullable=False),
+)
+
+# Which bundle reads a stream from a tick on.
+readings = Table(
+    "readings",
+    metadata,
+    Column("stream", Text, primary_key=True),
+    Column("first_tick", BigInteger, primary_key=True, autoincrement=False),
+    Column("bundle", Text, primary_key=True),
 )
 
 OPEN = text("state IN ('pending', 'firing', 'acknowledged')")

@@ -31,7 +31,7 @@ class Day:
     def __init__(
         self,
         stack: contextlib.AsyncExitStack,
-        another: Callable[[], Any],
+        another: Callable[[Scorer | None], Any],
         workers: int,
         clock: Clock,
         partitions: int,
@@ -47,7 +47,7 @@ class Day:
 
     async def begin(self) -> None:
         for _ in range(self._workers):
-            self.pipelines.append(await self._stack.enter_async_context(self._another()))
+            self.pipelines.append(await self._stack.enter_async_context(self._another(None)))
         self.database = self.pipelines[0].database
         for number, where in enumerate(self.places):
             await owners.take(self.database, [where], f"w{number}", self.clock(), {where: 0})
@@ -76,9 +76,9 @@ class Day:
         await self.close(worker)
         return await rows(self.database, alerts)
 
-    async def restart(self, worker: int) -> None:
+    async def restart(self, worker: int, scorer: Scorer | None = None) -> None:
         """A new process takes the place of a worker, and knows nothing of what that one knew."""
-        self.pipelines[worker] = await self._stack.enter_async_context(self._another())
+        self.pipelines[worker] = await self._stack.enter_async_context(self._another(scorer))
 
     async def take_up(self) -> None:
         """The first worker looks at its rules file, and once more to see that nobody is writing it."""
@@ -143,8 +143,8 @@ async def day(
     clock = Clock(EVENT_TIME)
     file = written(path / "rules.yaml", *rules, **(receivers or {}))
 
-    def another() -> Any:
-        return opened(url, clock=clock, scorer=scorer, rules={"file": file})
+    def another(other: Scorer | None) -> Any:
+        return opened(url, clock=clock, scorer=other or scorer, rules={"file": file})
 
     async with contextlib.AsyncExitStack() as stack:
         begun = Day(stack, another, workers, clock, partitions)

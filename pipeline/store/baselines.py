@@ -4,19 +4,22 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.rules import CountRule, ShareRule
 from pipeline.store.panels import Counts, Floats, Known
+from pipeline.store.readings import Reading
 from pipeline.surge.baseline import Baseline, fit
 from pipeline.surge.groups import Need
 from pipeline.surge.plans import plan_of
-from pipeline.surge.share import Confusion, ShareBaseline, fit_share
+from pipeline.surge.share import ShareBaseline, fit_share
 from schemas.counting import groups
 
 Fitted = Baseline | ShareBaseline
+# Definition, group, moment, attached back-fills, and the marks of a reading.
+_Key = tuple[int, str, int, int, int, int]
 
 # Baselines kept in memory beyond those that are just needed.
 _KEPT = 20_000
@@ -26,16 +29,16 @@ MOST = 400
 
 
 class Basis(Struct, frozen=True):
-    """What baselines are of, beside group and moment: counters, attached back-fills, and what a head confuses."""
+    """What baselines are of, beside group and moment: counters, attached back-fills, and how labels are read."""
 
     counts: Counts
     known: Mapping[str, Known]
     runs: int
-    confusion: Confusion | None = None
+    reading: Reading | None = None
 
-    def key(self, need: Need) -> tuple[int, str, int, int, int]:
-        mark = 0 if self.confusion is None else self.confusion.mark
-        return self.counts.definition, *need, self.runs, mark
+    def key(self, need: Need) -> _Key:
+        mark = (0, 0) if self.reading is None else self.reading.mark
+        return self.counts.definition, *need, self.runs, *mark
 
 
 class Baselines:
@@ -45,7 +48,7 @@ class Baselines:
         """most: how many are made at once; None for all that are needed."""
         self._stored = stored
         self._most = most
-        self._kept: dict[tuple[int, str, int, int, int], Fitted | None] = {}
+        self._kept: dict[_Key, Fitted | None] = {}
 
     async def of(
         self, connection: AsyncConnection, basis: Basis, needed: Iterable[Need]
@@ -62,7 +65,7 @@ class Baselines:
                 return None
         return {each: self._kept[basis.key(each)] for each in wanted}
 
-    def _forget(self, wanted: set[tuple[int, str, int, int, int]]) -> None:
+    def _forget(self, wanted: set[_Key]) -> None:
         if len(self._kept) > _KEPT + len(wanted):
             self._kept = {key: fitted for key, fitted in self._kept.items() if key in wanted}
 
@@ -75,16 +78,18 @@ class Baselines:
             )
             for row in await connection.execute(query):
                 fitted = _read(row.fitted, basis.counts.rule)
-                if isinstance(fitted, ShareBaseline) and basis.confusion and fitted.of != basis.confusion.mark:
+                read = basis.reading
+                if isinstance(fitted, ShareBaseline) and read and (fitted.of, fitted.since) != read.mark:
                     continue
                 self._kept[basis.key((row.group, row.fitted_until))] = fitted
 
     async def _make(self, connection: AsyncConnection, basis: Basis, missing: Sequence[Need]) -> None:
         for at in range(0, len(missing), _AT_ONCE):
             part = missing[at : at + _AT_ONCE]
-            seen = await basis.counts.coarse(connection, part, basis.known)
+            start = basis.reading.since if basis.reading else 0
+            seen = await basis.counts.coarse(connection, part, basis.known, start)
             # Beside the loop: heartbeats must not wait for it.
-            made = await asyncio.to_thread(_fitted, part, seen, basis.counts.rule, basis.confusion)
+            made = await asyncio.to_thread(_fitted, part, seen, basis.counts.rule, basis.reading)
             latest: dict[str, tuple[int, Fitted | None]] = {}
             for need, fitted in zip(part, made, strict=True):
                 self._kept[basis.key(need)] = fitted
@@ -106,7 +111,7 @@ def _fitted(
     needed: Sequence[Need],
     seen: Mapping[Need, tuple[Floats, float]],
     rule: CountRule,
-    confusion: Confusion | None,
+    reading: Reading | None,
 ) -> list[Fitted | None]:
     plan = plan_of(rule)
     found: list[Fitted | None] = []
@@ -115,8 +120,9 @@ def _fitted(
             found.append(None)
             continue
         values, start = seen[need]
-        if isinstance(rule, ShareRule) and confusion is not None:
-            found.append(fit_share(values, plan.bucket, plan.window, confusion, rule.label))
+        if isinstance(rule, ShareRule) and reading is not None:
+            share = fit_share(values, plan.bucket, plan.window, reading.confusion, rule.label)
+            found.append(structs.replace(share, since=reading.since))
         else:
             found.append(fit(values[:, 0], start, plan.bucket, plan.window))
     return found

@@ -64,22 +64,13 @@ async def add_all(connection: AsyncConnection, table: Table, columns: Columns, a
     """
     if not next(iter(columns.values())):
         return
-    await _upsert(connection, table, columns, added, grows=True)
-
-
-async def put_all(connection: AsyncConnection, table: Table, columns: Columns, replaced: str) -> None:
-    """Insert rows; where a key is there already, its column `replaced` becomes that of the row. Keys as above."""
-    if next(iter(columns.values())):
-        await _upsert(connection, table, columns, replaced, grows=False)
-
-
-async def _upsert(connection: AsyncConnection, table: Table, columns: Columns, changed: str, grows: bool) -> None:
     names = tuple(columns)
     if connection.dialect.name == "sqlite":
-        statement = _plain_upsert(table, names, changed, grows)
-        await connection.exec_driver_sql(statement, list(zip(*columns.values(), strict=True)))
+        await connection.exec_driver_sql(
+            _plain_adding(table, names, added), list(zip(*columns.values(), strict=True))
+        )
     else:
-        await connection.execute(_unnest_upsert(table, names, changed, grows), dict(columns))
+        await connection.execute(_unnest_adding(table, names, added), dict(columns))
 
 
 async def _insert_events_sqlite(
@@ -118,20 +109,19 @@ def _plain(table: Table, names: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _plain_upsert(table: Table, names: tuple[str, ...], changed: str, grows: bool) -> str:
+def _plain_adding(table: Table, names: tuple[str, ...], added: str) -> str:
     quote = _QUOTE.quote
     keys = ", ".join(quote(each.name) for each in table.primary_key.columns)
-    before = f"{quote(table.name)}.{quote(changed)} + " if grows else ""
+    grown = f"{quote(table.name)}.{quote(added)} + excluded.{quote(added)}"
     insert = _plain(table, names).removesuffix(" ON CONFLICT DO NOTHING")
-    return f"{insert} ON CONFLICT ({keys}) DO UPDATE SET {quote(changed)} = {before}excluded.{quote(changed)}"
+    return f"{insert} ON CONFLICT ({keys}) DO UPDATE SET {quote(added)} = {grown}"
 
 
 @lru_cache(maxsize=64)
-def _unnest_upsert(table: Table, names: tuple[str, ...], changed: str, grows: bool) -> Any:
+def _unnest_adding(table: Table, names: tuple[str, ...], added: str) -> Any:
     insert = _unnest(table, (), names, upsert=True)
-    keys, given = list(table.primary_key.columns), insert.excluded[changed]
-    new = table.c[changed] + given if grows else given
-    return insert.on_conflict_do_update(index_elements=keys, set_={changed: new})
+    grown = table.c[added] + insert.excluded[added]
+    return insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_={added: grown})
 
 
 @lru_cache(maxsize=64)

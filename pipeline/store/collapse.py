@@ -4,11 +4,12 @@ Two texts are one story when their signatures differ in at most 6 of 64 bits. Cu
 of them (the pigeonhole principle), so that a story is found by equality.
 """
 
+from bisect import insort
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, column, func, select, true, tuple_, update
+from sqlalchemy import Select, and_, bindparam, column, func, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,6 +26,9 @@ NEAR = 6
 # Where the bands begin, and how many bits they have: 64 in all.
 _BANDS = [(0, 9), (9, 9), (18, 9), (27, 9), (36, 9), (45, 9), (54, 10)]
 _ALL = (1 << 64) - 1
+# Stories with one part in common that a text is held against, the latest. Only a group that is told tens of
+# thousands of stories a day has more; without a bound, each text there would be held against a share of them all.
+LATEST = 64
 # Sightings that are looked at in one transaction, and keys asked for in one query.
 BATCH = 5_000
 _KEYS = 1_000
@@ -89,8 +93,9 @@ class _Memory:
         """`length` in ticks."""
         self._definition = definition
         self._length = length
-        self._told: dict[_Key, dict[int, int]] = {}
-        self._new: dict[tuple[str, int], int] = {}
+        # Ticks and signatures in order, the latest at the end.
+        self._told: dict[_Key, list[tuple[int, int]]] = {}
+        self._new: list[tuple[str, int, int]] = []
         self._keys: dict[tuple[str, int], list[_Key]] = {}
 
     async def recall(self, connection: AsyncConnection, found: Sequence[Any]) -> None:
@@ -99,26 +104,14 @@ class _Memory:
         self._keys = {one: _keys(*one) for one in seen}
         keys = sorted({key for near in self._keys.values() for key in near})
         since = found[0].tick - self._length
-        size = _KEYS if connection.dialect.name == "sqlite" else len(keys) or 1
+        build = _one_by_one if connection.dialect.name == "postgresql" else _ranked
+        size = len(keys) or 1 if connection.dialect.name == "postgresql" else _KEYS
         for at in range(0, len(keys), size):
-            for row in await connection.execute(self._query(connection, keys[at : at + size], since)):
-                self._told.setdefault((row.group, row.band, row.part), {})[row.signature] = row.tick
-
-    def _query(self, connection: AsyncConnection, keys: Sequence[_Key], since: int) -> Select[Any]:
-        query = select(*[stories.c[name] for name in (*_NEAR_KEY, "signature", "tick")])
-        if connection.dialect.name == "sqlite":
-            near: ColumnElement[bool] = tuple_(*[stories.c[name] for name in _NEAR_KEY]).in_(keys)
-        else:
-            # A join finds each key by the index; a long list of tuples would be gone through for every row.
-            arrays = [
-                bindparam(None, list(values), type_=ARRAY(stories.c[name].type))
-                for name, values in zip(_NEAR_KEY, zip(*keys, strict=True), strict=True)
-            ]
-            given = func.unnest(*arrays).table_valued(*[column(name, stories.c[name].type) for name in _NEAR_KEY])
-            given = given.render_derived(name="given")
-            query = query.select_from(given.join(stories, true()))
-            near = and_(*[stories.c[name] == given.c[name] for name in _NEAR_KEY])
-        return query.where(stories.c.definition == self._definition, stories.c.tick > since, near)
+            query = build(self._definition, since, keys[at : at + size])
+            for row in await connection.execute(query):
+                self._told.setdefault((row.group, row.band, row.part), []).append((row.tick, row.signature))
+        for told in self._told.values():
+            told.sort()
 
     def is_new(self, each: Any) -> bool:
         """Whether the group was not told this lately; if so, now it is."""
@@ -126,21 +119,54 @@ class _Memory:
             return True
         keys = self._keys[each.group, each.signature]
         for key in keys:
-            for signature, tick in self._told.get(key, {}).items():
+            for tick, signature in self._told.get(key, ()):
                 if each.tick - tick < self._length and distance(signature, each.signature) <= NEAR:
                     return False
         for key in keys:
-            self._told.setdefault(key, {})[each.signature] = each.tick
-        self._new[each.group, each.signature] = each.tick
+            told = self._told.setdefault(key, [])
+            insort(told, (each.tick, each.signature))
+            del told[:-LATEST]
+        self._new.append((each.group, each.tick, each.signature))
         return True
 
     async def remember(self, connection: AsyncConnection) -> None:
         """Store the stories that were new."""
-        told = [(*key, one[1], tick) for one, tick in sorted(self._new.items()) for key in self._keys[one]]
+        told = [
+            (*key, tick, signature)
+            for group, tick, signature in sorted(self._new)
+            for key in self._keys[group, signature]
+        ]
         columns: dict[str, list[Any]] = {"definition": [self._definition] * len(told)}
-        for at, name in enumerate((*_NEAR_KEY, "signature", "tick")):
+        for at, name in enumerate((*_NEAR_KEY, "tick", "signature")):
             columns[name] = [each[at] for each in told]
-        await bulk.put_all(connection, stories, columns, "tick")
+        await bulk.insert_all(connection, stories, columns)
+
+
+_TOLD = [stories.c[name] for name in (*_NEAR_KEY, "tick", "signature")]
+_LATEST_FIRST = (stories.c.tick.desc(), stories.c.signature.desc())
+
+
+def _one_by_one(definition: int, since: int, keys: Sequence[_Key]) -> Select[Any]:
+    """The latest stories of each key, found by the primary key from its end, however many there are."""
+    arrays = [
+        bindparam(None, list(values), type_=ARRAY(stories.c[name].type))
+        for name, values in zip(_NEAR_KEY, zip(*keys, strict=True), strict=True)
+    ]
+    given = func.unnest(*arrays).table_valued(*[column(name, stories.c[name].type) for name in _NEAR_KEY])
+    given = given.render_derived(name="given")
+    near = and_(*[stories.c[name] == given.c[name] for name in _NEAR_KEY])
+    lately = (stories.c.definition == definition, stories.c.tick > since)
+    latest = select(*_TOLD).where(*lately, near).order_by(*_LATEST_FIRST).limit(LATEST).lateral("latest")
+    return select(*latest.c).select_from(given.join(latest, true()))
+
+
+def _ranked(definition: int, since: int, keys: Sequence[_Key]) -> Select[Any]:
+    """The same for a database without lateral joins."""
+    of_key = [stories.c[name] for name in _NEAR_KEY]
+    rank = func.row_number().over(partition_by=of_key, order_by=_LATEST_FIRST).label("rank")
+    lately = (stories.c.definition == definition, stories.c.tick > since, tuple_(*of_key).in_(keys))
+    ranked = select(*_TOLD, rank).where(*lately).subquery()
+    return select(*[ranked.c[each.name] for each in _TOLD]).where(ranked.c.rank <= LATEST)
 
 
 def _keys(group: str, signature: int) -> list[_Key]:

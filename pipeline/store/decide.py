@@ -16,10 +16,10 @@ from pipeline.store import attached, episodes
 from pipeline.store.baselines import MOST, Baselines, Basis
 from pipeline.store.clock import try_decisions
 from pipeline.store.collapse import collapse
-from pipeline.store.confusions import confusion_of
 from pipeline.store.database import Database
 from pipeline.store.judging import judge_span
 from pipeline.store.panels import Counts
+from pipeline.store.readings import reading_of
 from pipeline.store.rulebook import rule_set_of
 from pipeline.surge.groups import Judged, Span, changes
 from schemas.counting import definitions, groups, rule_activations, sightings
@@ -127,10 +127,14 @@ class Decisions:
             span = _span(rule, stretch, self._tick)
             if span is None:
                 continue
-            bundle = await _latest_bundle(connection, stream, (span.last + 1) * (rule.every // self._tick) - 1)
-            confusion = await confusion_of(connection, bundle, rule) if isinstance(rule, ShareRule) else None
-            counts = Counts(number, rule, self._tick, confusion.labels if confusion else ("",))
-            basis = Basis(counts, await counts.known(connection), runs, confusion)
+            ticks = rule.every // self._tick
+            end = (span.last + 1) * ticks - 1
+            bundle = await _latest_bundle(connection, stream, end)
+            reading = (
+                await reading_of(connection, bundle, rule, end, ticks) if isinstance(rule, ShareRule) else None
+            )
+            counts = Counts(number, rule, self._tick, reading.confusion.labels if reading else ("",))
+            basis = Basis(counts, await counts.known(connection), runs, reading)
             judged = await judge_span(connection, basis, span, self._baselines)
             ready = ready and judged is not None
             if judged is not None:

@@ -10,9 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pipeline.rules import CountRule, ShareRule
 from pipeline.store.baselines import Baselines, Basis, Fitted
 from pipeline.store.panels import Counts
+from pipeline.store.readings import Reading
 from pipeline.surge.baseline import Baseline
 from pipeline.surge.groups import Judged, Panel, Span, candidates, judge_counts, judge_shares, needs
-from pipeline.surge.share import Confusion, ShareBaseline
+from pipeline.surge.share import ShareBaseline
 
 Ints = NDArray[np.int64]
 
@@ -34,7 +35,7 @@ async def judge_span(
         return None
     able = np.array([fitted[each] is not None for each in needed], dtype=bool)
     use = [cast(Fitted, fitted[each]) for each in needed if fitted[each] is not None]
-    return panel, _judged(panel, span, counts, (places[0][able], places[1][able]), use, basis.confusion)
+    return panel, _judged(panel, span, counts, (places[0][able], places[1][able]), use, basis.reading)
 
 
 def _watched(rule: CountRule) -> Sequence[str]:
@@ -47,9 +48,9 @@ def _judged(
     counts: Counts,
     places: tuple[Ints, Ints],
     use: Sequence[Fitted],
-    confusion: Confusion | None,
+    reading: Reading | None,
 ) -> Judged:
-    if confusion is not None and isinstance(counts.rule, ShareRule):
+    if reading is not None and isinstance(counts.rule, ShareRule):
         shares = cast(Sequence[ShareBaseline], use)
-        return judge_shares(panel, span, counts.plan, places, shares, confusion, counts.rule.label)
+        return judge_shares(panel, span, counts.plan, places, shares, reading.confusion, counts.rule.label)
     return judge_counts(panel, span, counts.plan, counts.rule.kind, places, cast(Sequence[Baseline], use))

@@ -194,14 +194,17 @@ class Counts:
         return last
 
     async def coarse(
-        self, connection: AsyncConnection, needed: Sequence[Need], known: Mapping[str, Known]
+        self, connection: AsyncConnection, needed: Sequence[Need], known: Mapping[str, Known], start: int = 0
     ) -> dict[Need, tuple[Floats, float]]:
-        """Counts (buckets x labels) of each baseline, and where they begin (seconds); without those too short."""
+        """Counts (buckets x labels) of each baseline, and where they begin (seconds); without those too short.
+
+        start: the bucket before which nothing is looked at.
+        """
         size = self.plan.bucket
         per, length = round(size / self.plan.every), round(self.plan.baseline / size)
         ranges: dict[Need, tuple[int, int]] = {}
         for name, until in needed:
-            begun = -(-known[name].first * self.plan.every // size)
+            begun = -(-max(known[name].first, start) * self.plan.every // size)
             to = int(until // size)
             since = max(to - length, int(begun))
             if (to - since) * size >= self.plan.least:

@@ -70,7 +70,7 @@ def perfect(labels: Sequence[str]) -> Confusion:
 class ShareBaseline(Struct, frozen=True):
     """predicted: usual shares of predicted labels; dispersion, freedom, seconds: as in a `Baseline`.
 
-    of: the mark of the confusion matrix by which it was made.
+    of: the mark of the confusion matrix by which it was made. since: the first bucket looked at.
     """
 
     predicted: tuple[float, ...]
@@ -78,6 +78,7 @@ class ShareBaseline(Struct, frozen=True):
     freedom: float
     seconds: float
     of: int = 0
+    since: int = 0
 
 
 def fit_share(
