@@ -1,12 +1,14 @@
 """What rules would have fired on stored events: the live way over a copy of them, at a database of its own.
 
 A rule that was live is counted from where it was counted then, and decides from the tick at which it came into
-force, so that it gives what live gave, alert for alert. A rule that never was live decides from the first tick on.
+force; before that, whatever its name stood for decides. So it gives what live gave, alert for alert. A rule that
+never was live decides from the first tick on, and so does any rule if it is asked for.
 """
 
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.backfill import backfill
 from pipeline.rehearse_plot import panels
-from pipeline.rules import CountRule, RuleSet
+from pipeline.rules import AbsenceRule, CountRule, RuleSet, ShareRule, VolumeRule
 from pipeline.settings import DatabaseSettings, RulesSettings, Settings
 from pipeline.store.announce import define, fill
 from pipeline.store.database import Database
@@ -32,6 +34,8 @@ from schemas.errors import UsageError
 from schemas.events import Line
 from schemas.tables import alerts, events, instance, item_scores, rule_sets, runs, scores, watermarks
 
+Counting = VolumeRule | ShareRule | AbsenceRule
+
 # Name of the run that a file is.
 _RUN = "file"
 # Rows copied at once.
@@ -41,10 +45,14 @@ _LEFT_OUT = frozenset({"traceparent", "url", "session", "subject"})
 
 
 class Past(Struct, frozen=True):
-    """A rule as it was live: counted from a tick on, and in force in stretches [first, last] of ticks."""
+    """What was live: the tick from which each definition is counted, names, and what they meant from tick to tick.
 
-    since: int
-    stretches: Sequence[tuple[int, int | None]]
+    in_force: by stream, the tick from which on these rules decided.
+    """
+
+    since: Mapping[str, int]
+    live: AbstractSet[str]
+    in_force: Mapping[str, Sequence[tuple[int, Sequence[Counting]]]]
 
 
 @contextlib.asynccontextmanager
@@ -60,7 +68,7 @@ async def scratch() -> AsyncIterator[Database]:
 
 
 async def rehearse_database(
-    settings: Settings, rules: RuleSet, run: str | None, plotted: bool
+    settings: Settings, rules: RuleSet, run: str | None, always: bool, plotted: bool
 ) -> tuple[Backtest, list[Panel]]:
     """What the rules fire on the settings' database, with a picture of each group that fired, if asked for.
 
@@ -69,7 +77,7 @@ async def rehearse_database(
         UsageError, DatabaseError: as `rehearse_stored`.
     """
     async with opened(settings.database) as (database, _):
-        return await rehearse_stored(database, rules, run, plotted)
+        return await rehearse_stored(database, rules, run, plotted, always)
 
 
 async def rehearse_file(
@@ -88,32 +96,34 @@ async def rehearse_file(
 
 
 async def rehearse_stored(
-    source: Database, rules: RuleSet, run: str | None = None, plotted: bool = False
+    source: Database, rules: RuleSet, run: str | None = None, plotted: bool = False, always: bool = False
 ) -> tuple[Backtest, list[Panel]]:
     """What the rules fire on the events that count for live decisions in `source`, or on those of a back-fill.
+
+    always: as if the rules had been in force from the first event on.
 
     Raises:
         UsageError: there are no such events.
         DatabaseError: the database is away.
     """
     async with scratch() as copy:
-        past = {} if run else await _past(source, rules)
+        past = None if run or always else await _past(source, rules)
         until = await _copy(source, copy, run)
         found = await rehearse(copy, rules, until, past)
         return found, await panels(copy, rules, found.alerts) if plotted else []
 
 
 async def rehearse(
-    database: Database, rules: RuleSet, until: Mapping[str, int], past: Mapping[str, Past] | None = None
+    database: Database, rules: RuleSet, until: Mapping[str, int], past: Past | None = None
 ) -> Backtest:
     """What the rules fire on the events in `database`, up to tick `until` of each stream; it is used up by that.
 
-    past: by the definitions of rules that were live.
+    past: what was live; None has all rules decide from the first tick on.
     """
     async with database.begin() as connection:
         tick = (await connection.execute(select(instance.c.tick))).scalar_one()
         for stream in sorted(until):
-            await _install(connection, stream, rules, past or {}, until[stream])
+            await _install(connection, stream, rules, past, until[stream])
     while await fill(database, tick):
         pass
     decisions = Decisions(database, tick, "", live=False)
@@ -122,40 +132,37 @@ async def rehearse(
     return await _found(database, rules, until, tick)
 
 
-async def _past(source: Database, rules: RuleSet) -> dict[str, Past]:
-    """What of these rules was live, by definition."""
-    past: dict[str, Past] = {}
-    async with source.read() as connection:
-        for rule in rules.rules:
-            if not isinstance(rule, CountRule):
-                continue
-            # Announced again after it was stopped, it has been counted from several ticks.
-            earliest = select(func.min(definitions.c.since_tick)).where(
-                definitions.c.definition == rule.definition
-            )
-            since = (await connection.execute(earliest)).scalar_one_or_none()
-            stretches = await _stretches(connection, rule)
-            if since is not None and stretches:
-                past[rule.definition] = Past(since, stretches)
-    return past
-
-
-async def _stretches(connection: AsyncConnection, rule: CountRule) -> list[tuple[int, int | None]]:
-    """From which tick to which a rule was in force."""
+async def _past(source: Database, rules: RuleSet) -> Past:
+    """What was in force under the names of these rules, for those that were live."""
+    given = {(rule.name, rule.definition) for rule in rules.rules if isinstance(rule, CountRule)}
     query = (
-        select(rule_activations.c.active_tick, rule_sets.c.rules)
+        select(rule_activations.c.stream, rule_activations.c.active_tick, rule_sets.c.rules)
         .join_from(rule_activations, rule_sets, rule_sets.c.version == rule_activations.c.version)
-        .where(rule_activations.c.stream == rule.stream, rule_activations.c.active_tick.is_not(None))
+        .where(rule_activations.c.active_tick.is_not(None))
         .order_by(rule_activations.c.active_tick, rule_activations.c.sequence)
     )
-    found: list[tuple[int, int | None]] = []
-    for row in await connection.execute(query):
-        known = {(each.name, each.definition) for each in read_rules(row.rules).rules}
-        if found and found[-1][1] is None:
-            found[-1] = found[-1][0], row.active_tick - 1
-        if (rule.name, rule.definition) in known:
-            found.append((row.active_tick, None))
-    return found
+    # Announced again after it was stopped, a definition has been counted from several ticks.
+    earliest = select(definitions.c.definition, func.min(definitions.c.since_tick)).group_by(
+        definitions.c.definition
+    )
+    async with source.read() as connection:
+        since = {row[0]: row[1] for row in await connection.execute(earliest)}
+        found = [(row, _counting(read_rules(row.rules))) for row in (await connection.execute(query)).all()]
+    live = {
+        rule.name
+        for row, active in found
+        for rule in active
+        if rule.stream == row.stream and (rule.name, rule.definition) in given and rule.definition in since
+    }
+    in_force: dict[str, list[tuple[int, Sequence[Counting]]]] = {}
+    for row, active in found:
+        of_stream = [rule for rule in active if rule.stream == row.stream and rule.name in live]
+        in_force.setdefault(row.stream, []).append((row.active_tick, of_stream))
+    return Past(since, live, in_force)
+
+
+def _counting(rules: RuleSet) -> list[Counting]:
+    return [rule for rule in rules.rules if isinstance(rule, CountRule)]
 
 
 async def _copy(source: Database, copy: Database, run: str | None) -> dict[str, int]:
@@ -223,34 +230,29 @@ async def _copy_events(source: Database, copy: Database, until: Mapping[str, int
 
 
 async def _install(
-    connection: AsyncConnection, stream: str, rules: RuleSet, past: Mapping[str, Past], until: int
+    connection: AsyncConnection, stream: str, rules: RuleSet, past: Past | None, until: int
 ) -> None:
     """Counters to be filled, and the rules in force from tick to tick."""
-    counting = [rule for rule in rules.rules if isinstance(rule, CountRule) and rule.stream == stream]
+    counting = [rule for rule in _counting(rules) if rule.stream == stream]
+    always = [rule for rule in counting if past is None or rule.name not in past.live]
+    stretches: list[tuple[int, Sequence[Counting]]] = [(0, always)]
+    if past is not None:
+        stretches += [(tick, [*always, *active]) for tick, active in past.in_force.get(stream, [])]
     last = (await connection.execute(select(func.max(events.c.id)))).scalar_one() or 0
-    for rule in {rule.definition: rule for rule in counting}.values():
-        since = past[rule.definition].since if rule.definition in past else 0
+    counted = {rule.definition: rule for _, active in stretches for rule in active}
+    for rule in counted.values():
+        since = 0 if past is None or rule in always else past.since.get(rule.definition, 0)
         await define(connection, rule, since, last, 0)
-    for moment in sorted({0, *(each for of in past.values() for pair in of.stretches for each in _edges(pair))}):
-        active = RuleSet([rule for rule in counting if _in_force(past.get(rule.definition), moment)])
-        known = select(rule_sets.c.version).where(rule_sets.c.version == active.version)
+    for moment, active in stretches:
+        in_force = RuleSet(active)
+        known = select(rule_sets.c.version).where(rule_sets.c.version == in_force.version)
         if (await connection.execute(known)).first() is None:
-            row = {"version": active.version, "rules": active.content, "created_at": 0}
+            row = {"version": in_force.version, "rules": in_force.content, "created_at": 0}
             await connection.execute(insert(rule_sets).values(row))
-        row = {"stream": stream, "version": active.version, "announced_at": 0, "active_tick": moment}
+        row = {"stream": stream, "version": in_force.version, "announced_at": 0, "active_tick": moment}
         await connection.execute(insert(rule_activations).values(row))
     clock = {"stream": stream, "run": "", "closed_tick": until, "watermark": 0, "updated_at": 0}
     await connection.execute(insert(watermarks).values(clock))
-
-
-def _edges(stretch: tuple[int, int | None]) -> list[int]:
-    return [stretch[0]] if stretch[1] is None else [stretch[0], stretch[1] + 1]
-
-
-def _in_force(past: Past | None, tick: int) -> bool:
-    if past is None:
-        return True
-    return any(first <= tick and (last is None or tick <= last) for first, last in past.stretches)
 
 
 async def _found(database: Database, rules: RuleSet, until: Mapping[str, int], tick: int) -> Backtest:

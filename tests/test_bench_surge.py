@@ -124,6 +124,26 @@ def test_a_series_that_cannot_be_read_is_refused_with_its_line(content: str, tol
         read_series(str(path))
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "give one of --database, --input FILE and --counts FILE.csv"),
+        (["--database", "--input", "a.jsonl"], "give one of --database, --input FILE and --counts FILE.csv"),
+        (["--input", "a.jsonl", "--run", "old"], "--run names a back-fill in the database"),
+        (["--input", "a.jsonl", "--always"], "--always is for --database without --run"),
+        (["--database", "--run", "old", "--always"], "--always is for --database without --run"),
+        (["--database", "--plot", "a.png"], "a.png is no SVG"),
+    ],
+)
+def test_words_that_do_not_go_together_are_refused(words: list[str], told: str, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULES)
+    done = CliRunner().invoke(app, ["rules", "backtest", str(rules), *words])
+
+    assert done.exit_code == 2
+    assert told in " ".join(done.output.split())
+
+
 def test_moments_that_are_absent_count_nothing(tmp_path: Path) -> None:
     path = tmp_path / "counts.csv"
     path.write_text("timestamp,value\n" + "".join(f"2024-05-31T09:0{minute}:00Z,5\n" for minute in (0, 1, 2, 5)))

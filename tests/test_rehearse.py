@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from day import LEARNT, Day, burst, day, rule, story
+from day import LEARNT, Day, burst, day, rule, story, written
 from helpers import rows
 
 from pipeline.rehearse import fired_alerts, rehearse_stored
@@ -75,6 +75,37 @@ async def test_a_rehearsal_gives_what_live_gave(database_url: str, tmp_path: Pat
     assert rehearsed == live
     assert {each.rule for each in live} >= {"surge", "all"}
     assert any(each.end for each in live)
+
+
+async def test_a_rule_that_was_changed_while_it_fired_goes_on_in_a_rehearsal_too(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with day(database_url, tmp_path, rule("other"), rule("gone"), rule(hold="30s"), workers=2) as today:
+        await today.usual()
+        await today.reach(LEARNT)
+        await today.tell(*burst(LEARNT + 10, 40))
+        await today.reach(LEARNT + 50)
+        written(tmp_path / "rules.yaml", rule("other"), rule(severity="high"))
+        await today.take_up()
+        await today.reach(LEARNT + 60)
+        await today.tell(*burst(LEARNT + 90, 40, 30_000))
+        await today.reach(LEARNT + 400, worker=1)
+        written(tmp_path / "rules.yaml", rule("other"), rule(severity="low", window="2m"))
+        await today.take_up()
+        await today.tell(*burst(LEARNT + 500, 200, 60_000))
+        await today.reach(LEARNT + 900)
+        live, rehearsed = await _live_and_rehearsed(today)
+        now = RuleSet.of_content([rule(severity="low", window="2m")])
+        by_name, _ = await rehearse_stored(today.database, now)
+        always, _ = await rehearse_stored(today.database, now, always=True)
+
+    assert rehearsed == live
+    surges = [each for each in live if each.rule == "surge"]
+    assert by_name.alerts == surges
+    # The first one began under the first version, and went on under the second.
+    assert len(surges) == 2
+    # Twice as long a window holds the first burst a minute longer.
+    assert str(always.alerts[0].end) > str(surges[0].end)
 
 
 async def test_an_attached_back_fill_counts_from_its_tick_on_in_a_rehearsal_too(

@@ -55,6 +55,9 @@ def backtest(
         bool, typer.Option("--database", help="The stored events that count for live rules.")
     ] = False,
     run: Annotated[str | None, typer.Option(help="With --database: the events of this back-fill instead.")] = None,
+    always: Annotated[
+        bool, typer.Option("--always", help="With --database: as if in force from the first event on.")
+    ] = False,
     events: Annotated[str | None, typer.Option("--input", help="Events: JSONL or CSV, plain or .gz.")] = None,
     stream: StreamOption = "news",
     mapping: MapOption = [],  # noqa: B006
@@ -66,13 +69,15 @@ def backtest(
 ) -> None:
     """Say what the rules would have fired, with what was known at each moment.
 
-    On stored events it is what live decisions gave, alert for alert. The events of a file are first scored by the
-    bundle of the settings. On plain series of counts only window, every, baseline, minimum, sensitivity, hold and
-    rearm of the rules of kind volume and absence apply; the others are left out.
+    On stored events it is what live decisions gave, alert for alert: a rule that is in force decides from the tick
+    at which it came into force (--always: from the first event on), and before it what its name meant then. The
+    events of a file are first scored by the bundle of the settings. On plain series of counts only window, every,
+    baseline, minimum, sensitivity, hold and rearm of the rules of kind volume and absence apply; the others are
+    left out.
 
     Example: salience rules backtest rules.yaml --input archive.jsonl.gz --plot alerts.svg
     """
-    _check_choice([bool(counts), database, events is not None], run, plot)
+    _check_choice([bool(counts), database, events is not None], run, always, plot)
     if counts:
         found, panels = run_backtest(
             load_rules(file, receivers=False).rules, [read_series(path) for path in counts]
@@ -82,7 +87,7 @@ def backtest(
         labels: dict[str, Labels] = {name: labels_of(settings.model.bundle, name) for name in STREAMS}
         rules = load_rules(file, labels, receivers=False)
         if events is None:
-            found, panels = run_async(rehearse_database(settings, rules, run, plot is not None))
+            found, panels = run_async(rehearse_database(settings, rules, run, always, plot is not None))
         else:
             lines = read_lines(events, check_stream(stream), fields(mapping, constants, start, step))
             found, panels = run_async(rehearse_file(settings, rules, lines, stream, events, plot is not None))
@@ -93,11 +98,15 @@ def backtest(
         _show(found)
 
 
-def _check_choice(given: Sequence[bool], run: str | None, plot: str | None) -> None:
+def _check_choice(given: Sequence[bool], run: str | None, always: bool, plot: str | None) -> None:
     if sum(given) != 1:
         raise UsageError("give one of --database, --input FILE and --counts FILE.csv: on what the rules are tried")
     if run is not None and not given[1]:
         raise UsageError("--run names a back-fill in the database; give --database with it")
+    if always and (run is not None or not given[1]):
+        raise UsageError(
+            "--always is for --database without --run; elsewhere rules are in force from the beginning"
+        )
     if plot is not None and not plot.endswith(".svg"):
         raise UsageError(f"{plot} is no SVG; plots are drawn as SVG only, so give a name that ends in .svg")
 
