@@ -29,7 +29,7 @@ from pipeline.surge.backtest import Backtest, Fired, Group, summary
 from pipeline.surge.plot import Panel
 from pipeline.surge.sensitivity import WEEK
 from pipeline.times import rfc3339
-from schemas.counting import alert_history, confusions, definitions, readings, rule_activations
+from schemas.counting import alert_history, confusions, definitions, rule_activations
 from schemas.errors import UsageError
 from schemas.events import Line
 from schemas.tables import alerts, events, instance, item_scores, rule_sets, runs, scores, watermarks
@@ -176,7 +176,7 @@ async def _copy(source: Database, copy: Database, run: str | None) -> dict[str, 
     async with copy.begin() as connection:
         await connection.execute(update(instance).values(tick=tick))
     await _copy_events(source, copy, until, run)
-    tables = [confusions] if run else [confusions, readings, runs]
+    tables = [confusions] if run else [confusions, runs]
     for table in tables:
         async with source.read() as connection:
             rows = [dict(row) for row in (await connection.execute(select(table))).mappings()]

@@ -204,13 +204,13 @@ confusions = Table(
     Column("counts", Json, nullable=False),
 )
 
-# Which bundle reads a stream from a tick on.
+# The last tick of which a bundle read events; that of the bundle "" says how far was looked.
 readings = Table(
     "readings",
     metadata,
     Column("stream", Text, primary_key=True),
-    Column("first_tick", BigInteger, primary_key=True, autoincrement=False),
     Column("bundle", Text, primary_key=True),
+    Column("last_tick", BigInteger, nullable=False),
 )
 
 OPEN = text("state IN ('pending', 'firing', 'acknowledged')")

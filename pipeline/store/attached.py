@@ -1,10 +1,10 @@
 """Back-fills that were attached: their rows count for live rules from the tick of the attachment on."""
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.counting import Counted
-from pipeline.store import stored
+from pipeline.store import readings, stored
 from pipeline.store.announce import BATCH, sightings_of
 from pipeline.store.counters import count_stored
 from pipeline.store.rulebook import count_rules
@@ -33,6 +33,9 @@ async def count_batch(connection: AsyncConnection, stream: str, tick: int, width
     wanted = stored.query().where(*own, stored.countable(), events.c.id > begin, events.c.id <= end)
     found = await stored.read(connection, wanted.order_by(events.c.id))
     more = select(events.c.id).where(*own, events.c.id > end).limit(1)
+    await readings.add(
+        connection, stream, await _read_by(connection, *own, events.c.id > begin, events.c.id <= end)
+    )
     live = definitions.c.stopped_at.is_(None) & (definitions.c.stream == stream)
     for row in (await connection.execute(select(definitions).where(live).order_by(definitions.c.id))).all():
         counted = Counted(row.id, count_rules([row.rule])[0], width)
@@ -41,6 +44,13 @@ async def count_batch(connection: AsyncConnection, stream: str, tick: int, width
     values = {"counted_event": end, "counted": (await connection.execute(more)).first() is None}
     await connection.execute(update(runs).where(runs.c.run == run.run).values(values))
     return True
+
+
+async def _read_by(connection: AsyncConnection, *which: ColumnElement[bool]) -> dict[str, int]:
+    query = select(events.c.bundle, func.max(events.c.visible_tick).label("tick")).where(*which)
+    return {
+        row.bundle: row.tick for row in await connection.execute(query.group_by(events.c.bundle)) if row.bundle
+    }
 
 
 async def before(connection: AsyncConnection, stream: str, first: int, last: int) -> int:

@@ -78,8 +78,10 @@ class Baselines:
             )
             for row in await connection.execute(query):
                 fitted = _read(row.fitted, basis.counts.rule)
-                read = basis.reading
-                if isinstance(fitted, ShareBaseline) and read and (fitted.of, fitted.since) != read.mark:
+                # That too little was seen by one bundle says nothing of another.
+                if basis.reading and (
+                    not isinstance(fitted, ShareBaseline) or (fitted.of, fitted.since) != basis.reading.mark
+                ):
                     continue
                 self._kept[basis.key((row.group, row.fitted_until))] = fitted
 

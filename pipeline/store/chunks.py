@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.store import bulk, fates, known, outbox, readings, rows, takeover, ticks
+from pipeline.store import bulk, fates, known, outbox, rows, takeover, ticks
 from pipeline.store.clock import Clock, lock
 from pipeline.store.database import Database, uninterrupted
 from pipeline.store.forget import blank_forgotten
@@ -57,8 +57,6 @@ class ChunkStore:
         self.instance = instance
         self._rulebook = rulebook
         self._confirmed: dict[Place, Confirmed] = {}
-        # By stream, which bundle is known to read it.
-        self._reading: dict[str, str] = {}
 
     def confirm(self, place: Place, applied: Applied) -> None:
         """The broker has the messages of a chunk; the partition's next transaction writes that down."""
@@ -119,9 +117,6 @@ class ChunkStore:
             ids, before = await _insert_events(connection, work, events, constants, columns, clock.stored)
             new = [index for index, row in enumerate(ids) if row is not None]
             await self._insert_scores(connection, work, [(ids[index], events[index]) for index in new])
-            if new and work.place.run is None and self._reading.get(work.place.stream) != work.bundle:
-                first = min(columns["visible_tick"][index] for index in new)
-                await readings.note(connection, work.place.stream, work.bundle, first)
             transaction = Transaction(connection, work.place, work.now, work.notify, work.lease_until, rules)
             await react(transaction, _reacting(work, new, ids, events, columns))
             dead = await _insert_dead(
@@ -140,8 +135,6 @@ class ChunkStore:
             fresh = sum(1 for index in new if events[index].event.record.offset >= clock.stored)
             await _advance(connection, work, clock, applied, fresh, published, _timed(events, columns, clock))
             await outbox.confirm(connection, sent, work.now)
-        if applied.new and work.place.run is None:
-            self._reading[work.place.stream] = work.bundle
         confirmed.outbox = [row for row in confirmed.outbox if row not in sent]
         return applied
 

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, column, func, select, true, tuple_, update
+from sqlalchemy import Row, Select, bindparam, column, func, select, text, true, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.store import bulk
 from pipeline.store.counters import SINGLE_SHARD, move
 from schemas.counting import definitions, groups, sightings, stories
+from schemas.events import encode_json
 from schemas.tables import events
 
 # Microseconds for which a group remembers what it was told: a story that comes back later counts again.
@@ -26,12 +27,11 @@ NEAR = 6
 # Where the bands begin, and how many bits they have: 64 in all.
 _BANDS = [(0, 9), (9, 9), (18, 9), (27, 9), (36, 9), (45, 9), (54, 10)]
 _ALL = (1 << 64) - 1
-# Stories with one part in common that a text is held against, the latest. Only a group that is told tens of
-# thousands of stories a day has more; without a bound, each text there would be held against a share of them all.
+# Stories with one part in common that a text is held against, the latest of the days around it. Only a group that
+# is told some ten thousand stories a day has more; without a bound, a text there is held against a share of all.
 LATEST = 64
-# Sightings that are looked at in one transaction, and keys asked for in one query.
+# Sightings that are looked at in one transaction.
 BATCH = 5_000
-_KEYS = 1_000
 
 _Key = tuple[str, int, int]
 _NEAR_KEY = ("group", "band", "part")
@@ -43,7 +43,7 @@ async def collapse(connection: AsyncConnection, definition: int, ticks: int, unt
     What an attached back-fill brought to earlier ticks comes first. ticks: of one bucket. tick: its width in
     microseconds.
     """
-    last = await _reach(connection, definition, until)
+    last = await _reach(connection, definition, until, MEMORY // tick)
     found = await _sightings(connection, definition, last)
     if found:
         memory = _Memory(definition, MEMORY // tick)
@@ -63,15 +63,16 @@ async def collapse(connection: AsyncConnection, definition: int, ticks: int, unt
     return last
 
 
-async def _reach(connection: AsyncConnection, definition: int, until: int) -> int:
-    """The last tick of a batch: whole ticks, at least one."""
+async def _reach(connection: AsyncConnection, definition: int, until: int, longest: int) -> int:
+    """The last tick of a batch: whole ticks, at least one, not more than `longest`."""
     of = (sightings.c.definition == definition, sightings.c.counted.is_(None), sightings.c.tick <= until)
     query = select(sightings.c.tick).where(*of).order_by(sightings.c.tick).offset(BATCH).limit(1)
     beyond = (await connection.execute(query)).scalar_one_or_none()
-    if beyond is None:
-        return until
     first = (await connection.execute(select(func.min(sightings.c.tick)).where(*of))).scalar_one()
-    return max(int(first), int(beyond) - 1)
+    if first is None:
+        return until
+    last = until if beyond is None else max(int(first), int(beyond) - 1)
+    return min(last, int(first) + longest - 1)
 
 
 async def _sightings(connection: AsyncConnection, definition: int, last: int) -> Sequence[Any]:
@@ -103,15 +104,24 @@ class _Memory:
         seen = {(each.group, each.signature) for each in found if each.signature is not None}
         self._keys = {one: _keys(*one) for one in seen}
         keys = sorted({key for near in self._keys.values() for key in near})
-        since = found[0].tick - self._length
-        build = _one_by_one if connection.dialect.name == "postgresql" else _ranked
-        size = len(keys) or 1 if connection.dialect.name == "postgresql" else _KEYS
-        for at in range(0, len(keys), size):
-            query = build(self._definition, since, keys[at : at + size])
-            for row in await connection.execute(query):
-                self._told.setdefault((row.group, row.band, row.part), []).append((row.tick, row.signature))
+        around = found[0].tick - self._length, found[-1].tick + self._length
+        for row in await self._near(connection, keys, around) if keys else ():
+            self._told.setdefault((row.group, row.band, row.part), []).append((row.tick, row.signature))
         for told in self._told.values():
             told.sort()
+
+    async def _near(
+        self, connection: AsyncConnection, keys: Sequence[_Key], around: tuple[int, int]
+    ) -> Sequence[Row[Any]]:
+        if connection.dialect.name != "sqlite":
+            latest: Sequence[Row[Any]] = (
+                await connection.execute(_one_by_one(self._definition, around, keys))
+            ).all()
+            return latest
+        low, high = around
+        given = {"keys": encode_json(keys).decode(), "low": low, "high": high, "most": LATEST}
+        ranked = await connection.execute(_RANKED, {**given, "definition": self._definition})
+        return ranked.all()
 
     def is_new(self, each: Any) -> bool:
         """Whether the group was not told this lately; if so, now it is."""
@@ -120,7 +130,7 @@ class _Memory:
         keys = self._keys[each.group, each.signature]
         for key in keys:
             for tick, signature in self._told.get(key, ()):
-                if each.tick - tick < self._length and distance(signature, each.signature) <= NEAR:
+                if abs(each.tick - tick) < self._length and distance(signature, each.signature) <= NEAR:
                     return False
         for key in keys:
             told = self._told.setdefault(key, [])
@@ -143,10 +153,9 @@ class _Memory:
 
 
 _TOLD = [stories.c[name] for name in (*_NEAR_KEY, "tick", "signature")]
-_LATEST_FIRST = (stories.c.tick.desc(), stories.c.signature.desc())
 
 
-def _one_by_one(definition: int, since: int, keys: Sequence[_Key]) -> Select[Any]:
+def _one_by_one(definition: int, around: tuple[int, int], keys: Sequence[_Key]) -> Select[Any]:
     """The latest stories of each key, found by the primary key from its end, however many there are."""
     arrays = [
         bindparam(None, list(values), type_=ARRAY(stories.c[name].type))
@@ -154,19 +163,28 @@ def _one_by_one(definition: int, since: int, keys: Sequence[_Key]) -> Select[Any
     ]
     given = func.unnest(*arrays).table_valued(*[column(name, stories.c[name].type) for name in _NEAR_KEY])
     given = given.render_derived(name="given")
-    near = and_(*[stories.c[name] == given.c[name] for name in _NEAR_KEY])
-    lately = (stories.c.definition == definition, stories.c.tick > since)
-    latest = select(*_TOLD).where(*lately, near).order_by(*_LATEST_FIRST).limit(LATEST).lateral("latest")
+    near = [stories.c[name] == given.c[name] for name in _NEAR_KEY]
+    lately = (stories.c.definition == definition, stories.c.tick > around[0], stories.c.tick < around[1])
+    latest = (
+        select(*_TOLD)
+        .where(*lately, *near)
+        .order_by(stories.c.tick.desc(), stories.c.signature.desc())
+        .limit(LATEST)
+        .lateral("latest")
+    )
     return select(*latest.c).select_from(given.join(latest, true()))
 
 
-def _ranked(definition: int, since: int, keys: Sequence[_Key]) -> Select[Any]:
-    """The same for a database without lateral joins."""
-    of_key = [stories.c[name] for name in _NEAR_KEY]
-    rank = func.row_number().over(partition_by=of_key, order_by=_LATEST_FIRST).label("rank")
-    lately = (stories.c.definition == definition, stories.c.tick > since, tuple_(*of_key).in_(keys))
-    ranked = select(*_TOLD, rank).where(*lately).subquery()
-    return select(*[ranked.c[each.name] for each in _TOLD]).where(ranked.c.rank <= LATEST)
+# The same for SQLite, which has no lateral joins, and reads all stories of a definition unless it is told by CROSS
+# JOIN to take the keys first.
+_RANKED = text(
+    'SELECT "group", band, part, tick, signature FROM ('
+    'SELECT stories."group", band, part, tick, signature, row_number() OVER ('
+    'PARTITION BY stories."group", band, part ORDER BY tick DESC, signature DESC) AS rank '
+    "FROM json_each(:keys) AS given CROSS JOIN stories WHERE definition = :definition "
+    "AND stories.\"group\" = json_extract(given.value, '$[0]') AND band = json_extract(given.value, '$[1]') "
+    "AND part = json_extract(given.value, '$[2]') AND tick > :low AND tick < :high) WHERE rank <= :most"
+)
 
 
 def _keys(group: str, signature: int) -> list[_Key]:

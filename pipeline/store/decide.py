@@ -19,7 +19,7 @@ from pipeline.store.collapse import collapse
 from pipeline.store.database import Database
 from pipeline.store.judging import judge_span
 from pipeline.store.panels import Counts
-from pipeline.store.readings import reading_of
+from pipeline.store.readings import look, reading_of
 from pipeline.store.rulebook import rule_set_of
 from pipeline.surge.groups import Judged, Span, changes
 from schemas.counting import definitions, groups, rule_activations, sightings
@@ -120,6 +120,9 @@ class Decisions:
         self, connection: AsyncConnection, stream: str, stretch: Stretch, rules: Sequence[tuple[int, CountRule]]
     ) -> "list[_Found] | None":
         """What the rules find in the stretch; None while baselines are still to be made."""
+        shares = any(isinstance(rule, ShareRule) for _, rule in rules)
+        if shares and not await look(connection, stream, stretch.last):
+            return None
         runs = await attached.counted_runs(connection, stream)
         found: list[_Found] = []
         ready = True
@@ -130,9 +133,7 @@ class Decisions:
             ticks = rule.every // self._tick
             end = (span.last + 1) * ticks - 1
             bundle = await _latest_bundle(connection, stream, end)
-            reading = (
-                await reading_of(connection, bundle, rule, end, ticks) if isinstance(rule, ShareRule) else None
-            )
+            reading = await reading_of(connection, bundle, rule, ticks) if isinstance(rule, ShareRule) else None
             counts = Counts(number, rule, self._tick, reading.confusion.labels if reading else ("",))
             basis = Basis(counts, await counts.known(connection), runs, reading)
             judged = await judge_span(connection, basis, span, self._baselines)

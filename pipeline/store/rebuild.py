@@ -15,7 +15,7 @@ from pipeline.store.database import Database
 from pipeline.store.evidence import snapshot
 from pipeline.store.judging import judge_span
 from pipeline.store.panels import Counts
-from pipeline.store.readings import reading_of
+from pipeline.store.readings import reading_again
 from pipeline.store.rulebook import count_rules
 from pipeline.surge.groups import Change, Span
 from pipeline.surge.rearm import Episode
@@ -61,7 +61,7 @@ async def _change(connection: AsyncConnection, counts: Counts, row: Any, moment:
     reading = None
     if isinstance(rule, ShareRule):
         end = counts.window(moment)[1] - 1
-        reading = await reading_of(connection, row.bundle, rule, end, (end + 1) // (bucket + 1))
+        reading = await reading_again(connection, row.bundle, rule, end, (end + 1) // (bucket + 1))
     found = await judge_span(connection, Basis(counts, known, runs, reading), span, Baselines(stored=False))
     assert found is not None, "all baselines are made at once"
     panel, judged = found

@@ -1,4 +1,4 @@
-"""The latest stories can be asked for, and who reads a stream from which tick on is known."""
+"""The latest stories can be asked for, and until when which bundle read a stream."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,7 +16,7 @@ def upgrade() -> None:
     op.create_table(
         "readings",
         sa.Column("stream", sa.Text(), nullable=False),
-        sa.Column("first_tick", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("bundle", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("stream", "first_tick", "bundle", name=op.f("pk_readings")),
+        sa.Column("last_tick", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("stream", "bundle", name=op.f("pk_readings")),
     )
