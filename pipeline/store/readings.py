@@ -63,7 +63,7 @@ async def add(connection: AsyncConnection, stream: str, found: Mapping[str, int]
 
 
 async def reading_of(connection: AsyncConnection, bundle: str, rule: ShareRule, ticks: int) -> Reading:
-    """How a decision reads the label of a rule, by this bundle, on what was looked at; `ticks` are those of a bucket.
+    """How a decision reads the label of a rule, by this bundle; `ticks` are those of a bucket.
 
     A bundle that confuses its labels as another one goes on with what is usual: a GPU's precision beside the CPU's
     is nothing to learn anew for.
