@@ -20,3 +20,7 @@ def upgrade() -> None:
         sa.Column("last_tick", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("stream", "bundle", name=op.f("pk_readings")),
     )
+
+
+def downgrade() -> None:
+    raise NotImplementedError("a downgrade would lose data; restore a backup instead")
