@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import corpus as corpora
+from models.blend import add_ngrams
 from models.calibrate import bank, fit_temperature
 from models.corpus import Corpus
 from models.data import Example, identity, read_examples
@@ -153,6 +154,7 @@ def _one(variant: Recipe, whole: Recipe, data: Path, folder: Path, report: Repor
     asked = whole.benchmark
     assert asked is not None
     trained = learn(variant, data, folder, report)
+    ngrams = add_ngrams(trained.network, variant, trained.splits, trained.tokenizer)
     runner = NetworkRunner(trained.network)
     test = _test_corpus(variant, asked, trained, data)
     said = answers(runner, test, variant, trained.tokenizer)
@@ -173,7 +175,7 @@ def _one(variant: Recipe, whole: Recipe, data: Path, folder: Path, report: Repor
             none = np.repeat([0, -1], [len(each) for each in familiar])
             found["auroc_none"] = auroc_none(np.concatenate(familiar), none)
             found["strangers"] = len(strangers.texts)
-    return {**found, "training": trained.log}
+    return {**found, "training": trained.log, "ngrams": ngrams}
 
 
 def _test_corpus(recipe: Recipe, asked: Benchmark, trained: Trained, data: Path) -> Corpus:

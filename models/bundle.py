@@ -40,7 +40,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     span that the head `spans` found, and `embedding` is the sentence vector. Probabilities are
     softmax(logits / temperature). An answer less probable than `unsure_below` is none to act on; a text whose
     familiarity (`models.interpret.familiarity`) is below `none_below` is none of the labels. `confusion` counts
-    calibration texts, [true label][found label], answers that are unsure included.
+    calibration texts, [true label][found label], answers that are unsure included. `ngram_rows` tokens, and with
+    `ngrams` = 2 pairs of them, have weights of their own (`models.ngrams`).
     """
 
     name: str
@@ -51,6 +52,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     layer: int = 0
     attention_width: int = 0
     classifier_width: int = 0
+    ngrams: int = 0
+    ngram_rows: int = 0
     temperature: float = 1.0
     unsure_below: float = 0.0
     none_below: float | None = None

@@ -100,14 +100,17 @@ def load_network(bundle: Bundle) -> Network:
     return network.eval()
 
 
-def weights_of(network: Network, tuned: Tuned) -> dict[str, bytes]:
-    """The files of weights beside the graphs, in half precision: heads, and what the encoder learned."""
-    files = {HEADS: save(_halves(network.heads.state_dict()))}
+def heads_of(network: Network) -> bytes:
+    """The file of the heads' weights, in half precision."""
+    written: bytes = save(_halves(network.heads.state_dict()))
+    return written
+
+
+def encoder_weights(network: Network, tuned: Tuned) -> dict[str, bytes]:
+    """The file of what the encoder learned, in half precision, by its name; none where it is frozen."""
     if tuned.tuning == "lora":
-        files[ADAPTERS] = save(_halves(adapters(network.encoder)))
-    elif tuned.tuning == "full":
-        files[ENCODER] = save(_halves(learning(network.encoder)))
-    return files
+        return {ADAPTERS: save(_halves(adapters(network.encoder)))}
+    return {ENCODER: save(_halves(learning(network.encoder)))} if tuned.tuning == "full" else {}
 
 
 def checked_graphs(
@@ -169,7 +172,11 @@ def library_versions() -> dict[str, str]:
 
 
 def _halves(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in weights.items()}
+    """Weights on the CPU, those that are floating point in half precision."""
+    return {
+        name: value.detach().to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
+        for name, value in weights.items()
+    }
 
 
 def _floats(path: Path) -> dict[str, Tensor]:

@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from models.behaviour import behaviour
+from models.blend import add_ngrams
 from models.bundle import (
     CARD,
     GRAPH,
+    HEADS,
     METRICS,
     NOTICE,
     RECIPE,
@@ -34,7 +36,7 @@ from models.calibrate import bank, confusion, fit_temperature, none_below, packe
 from models.card import model_card, notice
 from models.corpus import Corpus
 from models.data import SPLITS, Split
-from models.export import assemble, checked_graphs, library_versions, weights_of
+from models.export import assemble, checked_graphs, encoder_weights, heads_of, library_versions
 from models.graphs import Graphs
 from models.interpret import familiarity, softmax
 from models.leaks import fingerprints
@@ -54,7 +56,10 @@ Files = dict[str, Path | bytes]
 
 @dataclass(slots=True)
 class Trained:
-    """A network whose training is over, still with its adapters, and all that it was made from."""
+    """A network whose training is over, and all that it was made from.
+
+    Its encoder still has its adapters, or `encoder` holds the files of what it learned.
+    """
 
     network: Network
     tuned: Tuned
@@ -63,6 +68,7 @@ class Trained:
     tokenizer: TextTokenizer
     splits: dict[Split, Corpus]
     log: dict[str, Any]
+    encoder: Files | None = None
 
 
 def write(
@@ -77,10 +83,20 @@ def write(
     Raises:
         BundleError: the graphs stray too far from the network; nothing is written.
     """
-    weights: Files = dict(weights_of(trained.network, trained.tuned))
-    network = _as_stored(trained.network)
     tokenizer, splits = trained.tokenizer, trained.splits
+    _round(trained.network)
+    weights = dict(_encoder_files(trained))
+    network = trained.network.eval()
+    network.encoder = merged(network.encoder)
+    ngrams = add_ngrams(network, recipe, splits, tokenizer)
+    weights[HEADS] = heads_of(network)
     heads, banks, calibration = calibrated(NetworkRunner(network), recipe, splits, tokenizer)
+    for name, note in ngrams.items():
+        calibration[name]["ngrams"] = note
+    heads = tuple(
+        msgspec.structs.replace(head, ngram_rows=ngrams[head.name]["rows"]) if head.name in ngrams else head
+        for head in heads
+    )
     with TemporaryDirectory() as scratch:
         graphs, parity = checked_graphs(network, heads, precision, tokenizer, Path(scratch))
         runners: dict[str, Runner] = {"fp32": NetworkRunner(network)}
@@ -155,6 +171,7 @@ def calibrated(
             layer=head.layer,
             attention_width=head.attention_width,
             classifier_width=head.classifier_width,
+            ngrams=head.ngrams,
         )
         if head.name not in said.logits:
             heads.append(plain)
@@ -186,6 +203,12 @@ def _thresholds(head: Head, recipe: HeadRecipe, said: Answers) -> tuple[Head, di
     return made, notes
 
 
+def _encoder_files(trained: Trained) -> Files:
+    if trained.encoder is not None:
+        return trained.encoder
+    return dict(encoder_weights(trained.network, trained.tuned))
+
+
 def _bank(
     name: str, runner: NetworkRunner, recipe: Recipe, corpus: Corpus, tokenizer: TextTokenizer
 ) -> NDArray[np.float32]:
@@ -195,14 +218,12 @@ def _bank(
     return bank(said.vectors, [corpus.targets[number].labels[name] for number in mine])
 
 
-def _as_stored(network: Network) -> Network:
-    """The network with its adapters merged and its weights as the bundle's files hold them, in half precision."""
+def _round(network: Network) -> None:
+    """Make what was trained what the bundle's files hold of it, in half precision."""
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if weight.requires_grad or name.startswith("heads."):
                 weight.copy_(weight.half().float())
-    network.encoder = merged(network.encoder)
-    return network.eval()
 
 
 def _rows(corpus: Corpus, recipe: Recipe) -> list[tuple[str, int]]:
@@ -210,7 +231,7 @@ def _rows(corpus: Corpus, recipe: Recipe) -> list[tuple[str, int]]:
 
 
 def _json(value: Any) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    return msgspec.json.encode(value) + b"\n"
 
 
 def _npy(array: NDArray[Any]) -> bytes:

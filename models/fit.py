@@ -224,7 +224,7 @@ class _Run:
         if self._frozen is None:
             outputs = named_outputs(self._network, self._network(*inputs))
         else:
-            outputs = named_outputs(self._network, self._network.read(self._frozen.layers(positions), *inputs[1:]))
+            outputs = named_outputs(self._network, self._network.read(self._frozen.layers(positions), *inputs))
         targets = [self._train.targets[position] for position in positions]
         losses = self._losses(self._network, outputs, batch, targets, base)
         total = torch.stack(list(losses.values())).sum()
@@ -282,7 +282,9 @@ def label_counts(corpus: Corpus, recipe: Recipe) -> dict[str, list[int]]:
 
 def fingerprint(recipe: Recipe) -> str:
     """What a checkpoint must have been made by: all of a recipe that training asks about."""
-    heads = tuple(msgspec.structs.replace(head, streams=(), precision=0.0, none="") for head in recipe.heads)
+    heads = tuple(
+        msgspec.structs.replace(head, streams=(), precision=0.0, none="", ngrams=0) for head in recipe.heads
+    )
     training = msgspec.structs.replace(recipe.training, patience=1, refit_epochs=0)
     kept = msgspec.structs.replace(
         recipe, heads=heads, training=training, limits=(), languages=(), ships=False, benchmark=None

@@ -1,7 +1,8 @@
 """|gradient x input|: how much each token's word embedding moved a label; needs torch. N lines, T tokens, D wide.
 
 Simonyan et al. 2014 and Shrikumar et al. 2017. For each token the gradient of the label's logit with respect to
-the word embedding, times that embedding, summed over its D dimensions, without its sign.
+the word embedding, times that embedding, summed over its D dimensions; n-grams (`models.ngrams`) are linear in
+what stands there, so each token's share of them is added as it is. The sign is left out.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from models.bundle import Bundle
 from models.export import load_network
-from models.network import Network
+from models.network import LabelHead, Network
 from models.tokens import Batch
 
 
@@ -61,7 +62,12 @@ class Gradient:
         chosen = logits.gather(1, torch.from_numpy(labels).to(self._device).unsqueeze(1))  # [N, 1]
         # Lines do not meet in evaluation mode, so the sum's gradient is each line's own.
         (gradient,) = torch.autograd.grad(chosen.sum(), given)  # [N, T, D]
-        relevance: NDArray[np.float32] = (gradient * given).sum(dim=-1).abs().detach().cpu().numpy()
+        moved = (gradient * given).sum(dim=-1)  # [N, T]
+        reader = self._network.heads[head]
+        if isinstance(reader, LabelHead) and reader.ngrams is not None:
+            said = reader.ngrams.shares(ids, words)  # [N, T, L]
+            moved = moved + said[torch.arange(len(rows)), :, torch.from_numpy(labels)]
+        relevance: NDArray[np.float32] = moved.abs().detach().cpu().numpy()
         return relevance
 
     def _states(self, ids: Tensor, attention: Tensor, layer: int) -> tuple[Tensor, Tensor]:

@@ -105,7 +105,7 @@ class _Fusible(nn.Module):
         ).hidden_states
         # A layer that a head reads beside query, key and value of the next one would not be fused.
         apart = [*(layer + 0.0 for layer in layers[:-1]), layers[-1]]
-        return self.network.read(apart, attention_mask, word_mask, word_shapes)
+        return self.network.read(apart, input_ids, attention_mask, word_mask, word_shapes)
 
 
 def _trace_for_fusion(network: Network, path: Path) -> None:

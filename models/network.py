@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.bundle import EMBEDDING, Head
+from models.ngrams import Ngrams
 from models.spans import RELATIONS
 from models.text import SHAPES
 
@@ -29,6 +30,10 @@ class HeadLike(Protocol):
     def attention_width(self) -> int: ...
     @property
     def classifier_width(self) -> int: ...
+    @property
+    def ngrams(self) -> int: ...
+    @property
+    def ngram_rows(self) -> int: ...
 
 
 class AttentionPooling(nn.Module):
@@ -62,7 +67,13 @@ class AttentionPooling(nn.Module):
 
 
 class LabelHead(nn.Module):
-    """One label of a sequence: attention pooling, then a classifier with one hidden layer, or none at width 0."""
+    """One label of a sequence: attention pooling, then a classifier with one hidden layer, or none at width 0.
+
+    Where `ngrams` is set, what it says of the tokens is added to the logits: wide beside deep (Cheng et al. 2016),
+    but fitted apart (`models.blend`).
+    """
+
+    ngrams: Ngrams | None
 
     def __init__(
         self, width: int, labels: int, attention_width: int, classifier_width: int, dropout: float
@@ -71,11 +82,18 @@ class LabelHead(nn.Module):
         self.pooling = AttentionPooling(width, attention_width)
         self.dropout = nn.Dropout(dropout)
         self.classifier = classifier(width, labels, classifier_width, dropout)
+        self.ngrams = None
 
-    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, L] and attention [B, T] from states [B, T, D] and a mask [B, T]."""
+    def forward(self, states: Tensor, mask: Tensor, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [B, L] and attention [B, T] from states [B, T, D], a mask [B, T] and token numbers [B, T].
+
+        The numbers are read where the head has n-grams.
+        """
         pooled, alpha = self.pooling(states, mask)  # [B, D], [B, T]
-        return self.classifier(self.dropout(pooled)), alpha
+        logits = self.classifier(self.dropout(pooled))  # [B, L]
+        if self.ngrams is not None and ids is not None:
+            logits = logits + self.ngrams(ids, mask)
+        return logits, alpha
 
 
 class EntityHead(nn.Module):
@@ -135,12 +153,17 @@ def classifier(width: int, labels: int, hidden: int, dropout: float) -> nn.Modul
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, labels))
 
 
-def build_head(head: HeadLike, width: int, dropout: float = 0.0) -> nn.Module:
-    """The module of a head of any kind but embedding."""
+def build_head(head: HeadLike, width: int, vocabulary: int, dropout: float = 0.0) -> nn.Module:
+    """The module of a head of any kind but embedding, over an encoder that knows `vocabulary` tokens."""
     if head.kind == "entity":
         return EntityHead(width, 1 + 2 * len(head.labels), head.attention_width, dropout)
-    kind = SpanHead if head.kind == "span" else LabelHead
-    return kind(width, len(head.labels), head.attention_width, head.classifier_width, dropout)
+    sizes = (width, len(head.labels), head.attention_width, head.classifier_width, dropout)
+    if head.kind == "span":
+        return SpanHead(*sizes)
+    found = LabelHead(*sizes)
+    if head.ngram_rows:
+        found.ngrams = Ngrams(head.ngram_rows, len(head.labels), head.ngrams, vocabulary)
+    return found
 
 
 class Network(nn.Module):
@@ -157,8 +180,10 @@ class Network(nn.Module):
         self.encoder = encoder
         self.kinds = {head.name: head.kind for head in heads}
         self.layers = {head.name: head.layer or int(encoder.config.num_hidden_layers) for head in heads}
-        width = int(encoder.config.hidden_size)
-        modules = {head.name: build_head(head, width, dropout) for head in heads if head.kind != "embedding"}
+        width, vocabulary = int(encoder.config.hidden_size), int(encoder.config.vocab_size)
+        modules = {
+            head.name: build_head(head, width, vocabulary, dropout) for head in heads if head.kind != "embedding"
+        }
         self.heads = nn.ModuleDict(modules)
 
     @property
@@ -182,11 +207,12 @@ class Network(nn.Module):
         layers = self.encoder(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
         ).hidden_states
-        return self.read(layers, attention_mask, word_mask, word_shapes)
+        return self.read(layers, input_ids, attention_mask, word_mask, word_shapes)
 
     def read(
         self,
         layers: Sequence[Tensor] | Mapping[int, Tensor],
+        input_ids: Tensor,
         attention_mask: Tensor,
         word_mask: Tensor,
         word_shapes: Tensor,
@@ -198,7 +224,7 @@ class Network(nn.Module):
             if self.kinds[name] == "entity":
                 outputs.append(self.heads[name](states, word_shapes))  # [B, T, L]
             else:
-                outputs.extend(self.heads[name](states, word_mask))  # [B, L], [B, T]
+                outputs.extend(self.heads[name](states, word_mask, input_ids))  # [B, L], [B, T]
         outputs += [layers[self.layers[name]] for name in self.of_spans]  # [B, T, D]
         if self.embeds:
             outputs.append(sentence_vector(layers[-1], attention_mask))  # [B, D]

@@ -31,7 +31,9 @@ class HeadRecipe(_Part, frozen=True):
     for each span that the head `spans` found and names one of `labels`; `embedding` is the sentence vector, held
     to that of the untouched base. `layer` is the encoder layer that is read, 0 for the last one. `precision` is
     what a kept answer must reach on calibration texts, below it the head says `unsure`; 0 for an answer always.
-    `none` = nearest asks a bank of training texts whether anything like this text was ever seen.
+    `none` = nearest asks a bank of training texts whether anything like this text was ever seen. `ngrams` adds,
+    once training is over, a linear model of the text's tokens (1), or of pairs of neighbours too (2), to the
+    logits of a head of kind label.
     """
 
     name: str
@@ -46,6 +48,12 @@ class HeadRecipe(_Part, frozen=True):
     class_weight: Share = 0.0
     precision: Share = 0.0
     none: Literal["", "nearest"] = ""
+    ngrams: Literal[0, 1, 2] = 0
+
+    @property
+    def ngram_rows(self) -> int:
+        """None yet: they are found once training is over."""
+        return 0
 
 
 class DataRecipe(_Part, frozen=True):
@@ -256,6 +264,8 @@ def _head_problem(head: HeadRecipe, kinds: Mapping[str, str]) -> str:
         return "an embedding has no labels." if head.labels else f"a head of kind {head.kind} needs labels."
     if len(set(head.labels)) != len(head.labels):
         return "a label stands there twice."
+    if head.ngrams and head.kind != "label":
+        return f"ngrams is for heads of kind label, and this one is of kind {head.kind}."
     if head.kind == "span" and kinds.get(head.spans) != "entity":
         return f"spans names {head.spans!r}, which is no head of kind entity."
     if head.none and "embedding" not in kinds.values():

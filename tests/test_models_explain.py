@@ -151,7 +151,7 @@ def test_a_text_longer_than_the_model_reads_is_explained_to_where_it_was_read(bu
 
 
 @pytest.mark.train
-def test_gradient_times_input_foretells_what_a_longer_embedding_does(bundle: Path) -> None:
+def test_gradient_times_input_foretells_what_a_longer_embedding_does_and_adds_ngrams(bundle: Path) -> None:
     import torch
 
     from models.bundle import load_bundle
@@ -167,6 +167,9 @@ def test_gradient_times_input_foretells_what_a_longer_embedding_does(bundle: Pat
     label = np.array([2])
     relevance = Gradient(network)(batch, "sentiment", np.array([0]), label)[0]  # [T]
 
+    ids, words = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.word_mask)
+    said = network.heads["sentiment"].ngrams.shares(ids, words)[0, :, 2].tolist()
+
     def logit(token: int, factor: float) -> float:
         def stretch(_module: Any, _given: Any, embedded: Any) -> Any:
             scale = torch.ones(embedded.shape[1])
@@ -179,9 +182,11 @@ def test_gradient_times_input_foretells_what_a_longer_embedding_does(bundle: Pat
         hook.remove()
         return float(logits[0, 2])
 
-    for token in (1, 4):
-        moved = abs(logit(token, 1.05) - logit(token, 0.95)) / 0.1
-        assert relevance[token] == pytest.approx(moved, rel=0.05, abs=1e-4)
+    strongest = int(np.abs(said).argmax())
+    assert abs(said[strongest]) > 1e-3
+    for token in {1, 4, strongest}:
+        moved = (logit(token, 1.05) - logit(token, 0.95)) / 0.1
+        assert relevance[token] == pytest.approx(abs(moved + said[token]), rel=0.05, abs=1e-4)
 
 
 @pytest.mark.train

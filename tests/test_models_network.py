@@ -153,7 +153,7 @@ def test_tags_know_the_shapes_of_the_word_before_and_after() -> None:
 
 def encoder(layers: int = 2) -> Any:
     module = torch.nn.Identity()
-    module.config = SimpleNamespace(hidden_size=WIDTH, num_hidden_layers=layers)
+    module.config = SimpleNamespace(hidden_size=WIDTH, num_hidden_layers=layers, vocab_size=100)
     return module
 
 
@@ -178,9 +178,10 @@ def test_outputs_are_named_texts_first_then_states_and_the_embedding() -> None:
 def test_a_head_reads_the_layer_that_it_names_and_the_last_one_otherwise() -> None:
     network = Network(encoder(), HEADS).eval()
     layers = [torch.randn(1, 4, WIDTH) for _ in range(3)]
+    ids = torch.tensor([[1, 5, 6, 2]])
     masks = (torch.ones(1, 4, dtype=torch.long), torch.tensor([[0, 1, 1, 0]]), torch.tensor([[0, 1, 2, 0]]))
 
-    found = dict(zip(network.output_names(), network.read(layers, *masks), strict=True))
+    found = dict(zip(network.output_names(), network.read(layers, ids, *masks), strict=True))
 
     assert torch.equal(found["mood.logits"], network.heads["mood"](layers[1], masks[1])[0])
     assert torch.equal(found["said.states"], layers[2])

@@ -78,6 +78,8 @@ def test_sentiment_of_the_market_is_not_offered_to_chat() -> None:
         (head(4, labels=["a"]), "an embedding has no labels"),
         (head(0, streams=["mail"]), "there is no stream mail; there are news, chat, behavior"),
         (head(0, name="the mood"), "a name is letters, digits and underscores"),
+        (head(2, ngrams=1), "heads, entity: ngrams is for heads of kind label, and this one is of kind entity"),
+        (head(0, ngrams=3), "Invalid enum value 3"),
         (head(0, kind="topic"), "Invalid enum value 'topic'"),
         (head(0, colour="red"), r"unknown field `colour`.*heads"),
         (part(colour="red"), "unknown field `colour`"),

@@ -51,6 +51,16 @@ def test_a_stopped_run_says_that_the_same_command_goes_on(
     assert "the same command goes on from the last checkpoint" in salience(*arguments, status=130).stderr
 
 
+def test_refit_writes_another_bundle_with_its_figures_and_leaves_the_first(tiny: Path, folder: Path) -> None:
+    words = ["model", "refit", "--bundle", str(tiny), "--data", str(tiny.parent / "data"), "--out", "made/again"]
+    found = answer(*words, "--precision", "fp32", "--threads", "1")
+    assert found["heads"]["sentiment"]["fp32"]["n"] > 0
+    assert answer("model", "info", "--bundle", "made/again")["identity"].startswith("tiny@")
+
+    problem = answer(*words, "--recipe", "nowhere", status=2)["error"]
+    assert "There is no recipe nowhere" in problem["message"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -35,6 +35,7 @@ RECIPE: dict[str, Any] = {
             "labels": ["negative", "neutral", "positive"],
             "streams": ["news", "behavior"],
             "precision": 0.8,
+            "ngrams": 2,
         },
         {
             "name": "intent",
@@ -43,6 +44,7 @@ RECIPE: dict[str, Any] = {
             "streams": ["chat"],
             "classifier_width": 16,
             "none": "nearest",
+            "ngrams": 1,
         },
         {
             "name": "entity",

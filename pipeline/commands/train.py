@@ -8,9 +8,10 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from models.bundle import Precision
 from models.recipe import load_recipe
-from pipeline.commands.model import PrecisionOption, check_precision
-from pipeline.commands.output import JsonOption, command, err, out, show_json
+from pipeline.commands.model import BundleOption, PrecisionOption, check_precision
+from pipeline.commands.output import JsonOption, command, err, out, settings_with, show_json
 from pipeline.status import INTERRUPTED
 from schemas.errors import ConfigError
 
@@ -28,6 +29,7 @@ class _Standing(Protocol):
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
+    app.command()(refit)
 
 
 @command
@@ -59,6 +61,36 @@ def train(
     except KeyboardInterrupt:
         err.print("stopped; the same command goes on from the last checkpoint", highlight=False)
         raise typer.Exit(INTERRUPTED) from None
+    _show(metrics, to, kind, json)
+
+
+@command
+def refit(
+    data: Annotated[Path, typer.Option("--data", help="Folder in which the recipe's files lie.")],
+    to: Annotated[Path, typer.Option("--out", help="Folder of the new bundle; it must not exist yet.")],
+    bundle: BundleOption = None,
+    recipe: Annotated[str, typer.Option(help="TOML file or name; the bundle's own recipe when left out.")] = "",
+    precision: PrecisionOption = "int8",
+    threads: Annotated[int, typer.Option(min=0, help="Threads on the CPU; 0 for all.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Find again all of a bundle but what training found: n-grams, calibration, thresholds, bank, figures, card.
+
+    Example: salience model refit --data data --out runs/mine
+    """
+    kind = check_precision(precision)
+    try:
+        from models.refit import refit as run
+        from models.train import use_threads
+    except ImportError as error:
+        raise ConfigError(f"fitting needs {error.name}; pip install 'salience[train]'") from None
+    use_threads(threads)
+    chosen = settings_with().model.bundle if bundle is None else bundle
+    err.print(f"fitting to {to}; this takes minutes on a CPU ...", style="dim", highlight=False)
+    _show(run(chosen, data, to, recipe, kind), to, kind, json)
+
+
+def _show(metrics: Mapping[str, Any], to: Path, kind: Precision, json: bool) -> None:
     heads = {name: _figures(found) for name, found in metrics["heads"].items()}
     if json:
         show_json({"out": str(to), "precision": kind, "training": metrics["training"], "heads": heads})
