@@ -81,7 +81,7 @@ One encoder, [{manifest.base.name}](https://huggingface.co/{manifest.base.name})
 and heads with additive attention pooling over its words. {_TUNING[manifest.tuned.tuning]}
 The attention is returned with each label: it names the words that the head read. How far taking these words away
 changes the answer is measured by `salience model evaluate --faithfulness`.
-
+{_ngrams(manifest)}
 Heads, and the streams they apply to:
 
 {heads}
@@ -89,6 +89,22 @@ Heads, and the streams they apply to:
 Texts lose their URLs, white space is folded, and all beyond {manifest.max_length} tokens is cut off; the scored
 message says how much. Languages other than {", ".join(manifest.languages)} are answered with the decision
 `unsupported`.
+"""
+
+
+def _ngrams(manifest: Manifest) -> str:
+    """What of the answers does not come from the pooled states."""
+    those = [
+        f"`{head.name}` ({head.ngram_rows:,} {'tokens and pairs' if head.ngrams > 1 else 'tokens'})"
+        for head in manifest.heads
+        if head.ngram_rows
+    ]
+    if not those:
+        return ""
+    return f"""
+A linear model of the text's tokens stands beside the pooled states in {", ".join(those)}:
+its logits are added, weighed on the calibration split. It is no part of the attention; `salience model explain
+--gradient` counts it.
 """
 
 

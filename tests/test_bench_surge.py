@@ -84,6 +84,24 @@ def test_streams_of_which_everything_is_known_are_judged() -> None:
     assert all(0 < each["delay"] <= 120 for each in found["surges"])
 
 
+def test_a_shorter_window_finds_a_surge_sooner() -> None:
+    def delays(window: str) -> list[float]:
+        words = ["--synthetic", "--weeks", "1", "--surges", "3", "--window", window, "--json"]
+        done = CliRunner().invoke(app, ["bench", "surge", *words])
+        assert done.exit_code == 0, done.output
+        return [each["delay"] for each in json.loads(done.stdout.splitlines()[-1])["surges"]]
+
+    assert sum(delays("30m")) < sum(delays("2h"))
+
+
+@pytest.mark.parametrize("window", ["90s", "2d", "0m", "soon"])
+def test_a_window_that_no_rule_looked_at_each_minute_can_have_is_refused(window: str) -> None:
+    done = CliRunner().invoke(app, ["bench", "surge", "--synthetic", "--window", window])
+
+    assert done.exit_code == 2
+    assert "whole minutes, from 1m to 1d" in done.output or "'soon' is no length of time" in done.output
+
+
 def test_a_folder_without_windows_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["bench", "surge", "--nab", str(tmp_path)])
 

@@ -103,6 +103,7 @@ def test_the_card_names_data_figures_and_limits(tiny: Path) -> None:
     assert "| sentiment | fp32 |" in card
     assert RECIPE["limits"][0] in card
     assert "salience model train" in card
+    assert "tokens and pairs), `intent` (" in card
 
 
 # What is refused

@@ -18,7 +18,8 @@ from pipeline.surge.volume import Plan
 
 Floats = NDArray[np.float64]
 
-_STEP = 60.0
+# Seconds of one count.
+STEP = 60.0
 # A day's rate swings by half to each side.
 _SWING = 0.5
 _TIMES = 3.0
@@ -54,7 +55,7 @@ class Found(Struct, frozen=True):
     delay: float
 
 
-def rates(rate: float, seconds: float, step: float = _STEP) -> Floats:
+def rates(rate: float, seconds: float, step: float = STEP) -> Floats:
     """Expected count of each step: `rate` an hour on the mean over a day, the most at noon."""
     moments = (np.arange(round(seconds / step)) + 0.5) * step
     expected: Floats = rate * step / 3600 * (1 - _SWING * np.cos(2 * np.pi * moments / DAY))
@@ -69,7 +70,7 @@ def drawn(kind: str, expected: Floats, rng: np.random.Generator) -> Floats:
     return rng.negative_binomial(np.maximum(expected, 1e-9), 0.5).astype(float)
 
 
-def calm(kind: str, rate: float, weeks: int, seed: int = 1, plan: Plan | None = None, step: float = _STEP) -> Calm:
+def calm(kind: str, rate: float, weeks: int, seed: int = 1, plan: Plan | None = None, step: float = STEP) -> Calm:
     """Alerts in `weeks` weeks of a stream without a surge, after the baseline has been learnt."""
     plan = plan or Plan(every=step)
     counts = drawn(kind, rates(rate, (weeks + _FIRST) * WEEK, step), np.random.default_rng(seed))
@@ -79,7 +80,7 @@ def calm(kind: str, rate: float, weeks: int, seed: int = 1, plan: Plan | None = 
 
 
 def surges(
-    kind: str, rate: float, many: int, seed: int = 2, plan: Plan | None = None, step: float = _STEP
+    kind: str, rate: float, many: int, seed: int = 2, plan: Plan | None = None, step: float = STEP
 ) -> Found:
     """Surges put into a stream, one a week, in the morning or the evening, when the usual is `rate` an hour."""
     plan, rng = plan or Plan(every=step), np.random.default_rng(seed)
