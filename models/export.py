@@ -37,7 +37,7 @@ from models.parity import Parity, agreement, joined, outputs_of, require_parity
 from models.probe import PROBES, QUESTIONS
 from models.runner import NetworkRunner
 from models.tokens import TextTokenizer
-from models.tune import adapters, learning, load_adapters
+from models.tune import adapters, changed, load_adapters
 from schemas.errors import BundleError, UsageError
 
 _LIBRARIES = ("salience", "torch", "transformers", "peft", "tokenizers", "onnx", "onnxruntime")
@@ -110,7 +110,7 @@ def encoder_weights(network: Network, tuned: Tuned) -> dict[str, bytes]:
     """The file of what the encoder learned, in half precision, by its name; none where it is frozen."""
     if tuned.tuning == "lora":
         return {ADAPTERS: save(_halves(adapters(network.encoder)))}
-    return {ENCODER: save(_halves(learning(network.encoder)))} if tuned.tuning == "full" else {}
+    return {ENCODER: save(_halves(changed(network.encoder, tuned)))} if tuned.tuning == "full" else {}
 
 
 def checked_graphs(

@@ -48,7 +48,7 @@ from models.runner import NetworkRunner, Runner
 from models.runtime import OnnxScorer
 from models.text import NORMALISATION
 from models.tokens import TextTokenizer
-from models.tune import merged
+from models.tune import changed, learning, merged
 
 Banks = dict[str, NDArray[np.float32]]
 Files = dict[str, Path | bytes]
@@ -84,7 +84,7 @@ def write(
         BundleError: the graphs stray too far from the network; nothing is written.
     """
     tokenizer, splits = trained.tokenizer, trained.splits
-    _round(trained.network)
+    _round(trained)
     weights = dict(_encoder_files(trained))
     network = trained.network.eval()
     network.encoder = merged(network.encoder)
@@ -218,12 +218,15 @@ def _bank(
     return bank(said.vectors, [corpus.targets[number].labels[name] for number in mine])
 
 
-def _round(network: Network) -> None:
+def _round(trained: Trained) -> None:
     """Make what was trained what the bundle's files hold of it, in half precision."""
+    network = trained.network
+    kept = [*learning(network.encoder).values(), *network.heads.parameters()]
+    if trained.tuned.tuning == "full":
+        kept += changed(network.encoder, trained.tuned).values()
     with torch.no_grad():
-        for name, weight in network.named_parameters():
-            if weight.requires_grad or name.startswith("heads."):
-                weight.copy_(weight.half().float())
+        for weight in kept:
+            weight.copy_(weight.half().float())
 
 
 def _rows(corpus: Corpus, recipe: Recipe) -> list[tuple[str, int]]:

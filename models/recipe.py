@@ -84,7 +84,9 @@ class DataRecipe(_Part, frozen=True):
 class Encoder(_Part, frozen=True):
     """How the encoder under the heads is trained: not at all, by low-rank adapters (Hu et al. 2022), or in full.
 
-    The bottom `frozen_layers` layers and the word embeddings stay as they are.
+    The bottom `frozen_layers` layers and the word embeddings stay as they are. Training begins with the base's
+    weights or, by `start`, with those of a bundle over the same base, which another task has taught (Phang et al.
+    2018): "packaged", or a bundle's folder. That needs tuning in full, for adapters say how a base was changed.
     """
 
     tuning: Tuning = "lora"
@@ -92,6 +94,7 @@ class Encoder(_Part, frozen=True):
     rank: Count = 16
     alpha: Positive = 32.0
     dropout: Share = 0.0
+    start: str = ""
 
 
 class Training(_Part, frozen=True):
@@ -238,6 +241,10 @@ def _problem(recipe: Recipe) -> str:
         return "a recipe needs at least one head and one file of data."
     if len(kinds) != len(recipe.heads):
         return "two heads have the same name; a head's name is its identity."
+    if recipe.encoder.start and recipe.encoder.tuning != "full":
+        return f"encoder: start needs tuning = full, and it is {recipe.encoder.tuning}."
+    if recipe.encoder.start and recipe.ships:
+        return "encoder: a bundle that ships starts from the base, whose licence is known; leave start out."
     splits = recipe.splits
     if splits.train + splits.validation + splits.calibration > 100:
         return "splits: train, validation and calibration are more than 100 percent together."

@@ -1,7 +1,7 @@
 """From a recipe and a folder of data to a bundle: read, train, calibrate, export, test, write."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,19 @@ import torch
 
 from models import corpus as corpora
 from models.base import WEIGHTS, base_folder, load_encoder
-from models.bundle import TOKENIZER, Base, Precision, sha256
+from models.bundle import TOKENIZER, Base, Precision, load_bundle, sha256
 from models.corpus import Corpus, base_vectors
 from models.data import SPLITS, Split, read_splits
-from models.export import require_empty
+from models.export import load_network, require_empty
 from models.finish import Trained, write
 from models.fit import Report, fit
+from models.leaks import leaked
 from models.network import Network
 from models.pretrain import pretrain
 from models.recipe import Encoder, Recipe, load_recipe
 from models.tokens import TextTokenizer
 from models.tune import learning, prepare
+from schemas.errors import BundleError
 
 
 def train(
@@ -87,8 +89,10 @@ def learn(recipe: Recipe, data: Path, work: Path, report: Report = lambda *_: No
     if any(head.kind == "embedding" for head in recipe.heads):
         _add_vectors(splits, encoder, tokenizer, base, work)
     torch.manual_seed(recipe.training.seed)
-    encoder, tuned = prepare(encoder, recipe.encoder)
     log: dict[str, Any] = {"device": device_name(device)}
+    if recipe.encoder.start:
+        log["start"] = _begin(encoder, recipe, splits["test"].texts)
+    encoder, tuned = prepare(encoder, recipe.encoder)
     if recipe.pretraining:
         stage = recipe.pretraining
         log["pretraining"] = pretrain(encoder, folder, stage, data, tokenizer, work, recipe.training.seed)
@@ -104,6 +108,22 @@ def learn(recipe: Recipe, data: Path, work: Path, report: Report = lambda *_: No
     if recipe.training.refit_epochs:
         log["refit"] = _refit(network, recipe, splits, tokenizer, work / "refit", report)
     return Trained(network, tuned, base, folder, tokenizer, splits, log)
+
+
+def _begin(encoder: Any, recipe: Recipe, texts: Sequence[str]) -> dict[str, Any]:
+    """Give the encoder the weights of the bundle that training starts with; says which, and what it knew before.
+
+    Raises:
+        BundleError: that bundle is not usable, or stands over another base.
+    """
+    start = load_bundle("" if recipe.encoder.start == "packaged" else recipe.encoder.start)
+    if start.manifest.base.name != recipe.base:
+        raise BundleError(
+            f"The bundle {start.identity} stands over {start.manifest.base.name}, and the recipe {recipe.name} "
+            f"over {recipe.base}; start with a bundle over the same base."
+        )
+    encoder.load_state_dict(load_network(start).encoder.state_dict())
+    return {"bundle": start.identity, "test_texts_it_knew": int(leaked(texts, start).sum())}
 
 
 def _refit(

@@ -38,7 +38,8 @@ def prepare(encoder: Any, options: Encoder) -> tuple[Any, Tuned]:
     if options.tuning == "full":
         for layer in layers_of(encoder)[options.frozen_layers :]:
             layer.requires_grad_(True)
-        return encoder, Tuned("full", layers=layers)
+        # What it was started with differs from the base below these layers, too.
+        return encoder, Tuned("full", layers=tuple(range(count)) if options.start else layers)
     tuned = Tuned("lora", options.rank, options.alpha, layers)
     return with_adapters(encoder, tuned, options.dropout), tuned
 
@@ -80,6 +81,12 @@ def load_adapters(encoder: Any, tuned: Tuned, path: Path) -> Any:
     if found.unexpected_keys or any("lora_" in name for name in found.missing_keys):
         raise BundleError(f"The adapters in {path} do not fit the base and the manifest; train the bundle anew.")
     return merged(model).eval()
+
+
+def changed(encoder: Any, tuned: Tuned) -> dict[str, nn.Parameter]:
+    """Weights of an encoder tuned in full that may differ from its base, by name."""
+    mine = {id(weight) for number in tuned.layers for weight in layers_of(encoder)[number].parameters()}
+    return {name: weight for name, weight in encoder.named_parameters() if id(weight) in mine}
 
 
 def layers_of(encoder: Any) -> Sequence[nn.Module]:

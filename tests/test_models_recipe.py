@@ -87,6 +87,11 @@ def test_sentiment_of_the_market_is_not_offered_to_chat() -> None:
         (part(training={"epochs": 0}), r">= 1.*training\.epochs"),
         (part(training={"learning_rate": -1.0}), r"> 0\.0.*training\.learning_rate"),
         (part(splits={"train": 90, "validation": 10, "calibration": 10}), "more than 100 percent together"),
+        (part(encoder={"start": "packaged"}), "encoder: start needs tuning = full, and it is lora"),
+        (
+            part(encoder={"start": "packaged", "tuning": "full"}, ships=True),
+            "encoder: a bundle that ships starts from the base",
+        ),
         (part(heads=[]), "at least one head"),
         (part(data=[]), "at least one head and one file of data"),
         (lambda recipe: recipe["data"].pop(1), "the head intent has no data"),

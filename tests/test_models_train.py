@@ -13,6 +13,7 @@ from tiny_bundle import RECIPE, tiny_data, to_toml
 
 from models import train as training
 from models.bundle import ADAPTERS, GRAPH, HEADS, METRICS, SPAN_GRAPH, load_bundle
+from models.export import load_network
 from models.fit import CHECKPOINT, LOG
 from models.recipe import load_recipe
 from models.train import train
@@ -104,6 +105,45 @@ def test_the_card_names_data_figures_and_limits(tiny: Path) -> None:
     assert RECIPE["limits"][0] in card
     assert "salience model train" in card
     assert "tokens and pairs), `intent` (" in card
+
+
+def test_training_begins_with_the_weights_of_a_bundle_and_keeps_all_of_them(tiny: Path, tmp_path: Path) -> None:
+    """The bottom layer stays as the bundle it started with has it, so the new one must hold that layer, too."""
+    taught = tmp_path / "taught"
+    full = {"tuning": "full", "start": str(tiny)}
+    once = {**RECIPE["training"], "epochs": 1, "learning_rate": 1e-2}
+    for out, encoder in ((taught, full), (tmp_path / "out", {**full, "start": str(taught), "frozen_layers": 1})):
+        path = recipe_file(tmp_path, tiny.parent / "base", encoder=encoder, training=once)
+        metrics = train(path, tiny.parent / "data", out, "fp32")
+    base, before, after = (
+        each.encoder.state_dict()["encoder.layer.0.output.dense.weight"]
+        for each in (
+            load_network(load_bundle(str(tiny))),
+            load_network(load_bundle(str(taught))),
+            load_network(load_bundle(str(tmp_path / "out"))),
+        )
+    )
+
+    assert (after - before).abs().max() == 0
+    assert (before - base).abs().max() > 1e-3
+    assert metrics["training"]["start"] == {"bundle": load_bundle(str(taught)).identity, "test_texts_it_knew": 0}
+
+
+def test_texts_that_the_first_bundle_knew_are_counted(tiny: Path, tmp_path: Path) -> None:
+    """By other splits its training texts come into the test split."""
+    splits = {"train": 10, "validation": 10, "calibration": 10}
+    encoder = {"tuning": "full", "start": str(tiny)}
+    once = {**RECIPE["training"], "epochs": 1}
+    path = recipe_file(tmp_path, tiny.parent / "base", splits=splits, encoder=encoder, training=once)
+    trained = training.learn(load_recipe(path), tiny.parent / "data", tmp_path / "work")
+
+    assert 0 < trained.log["start"]["test_texts_it_knew"] < len(trained.splits["test"].texts)
+
+
+def test_a_bundle_over_another_base_is_no_start(random_base: Path, tmp_path: Path) -> None:
+    path = recipe_file(tmp_path, random_base, encoder={"tuning": "full", "start": "packaged"})
+    with pytest.raises(BundleError, match="start with a bundle over the same base"):
+        training.learn(load_recipe(path), tiny_data(tmp_path / "data"), tmp_path / "work")
 
 
 # What is refused
