@@ -123,6 +123,7 @@ def test_training_packages_are_held_from_serving_by_a_contract_on_chains_of_impo
         "pipeline.commands.explain -> models.gradient",
         "pipeline.commands.model -> models.export",
         "pipeline.commands.train -> models.train",
+        "pipeline.commands.train -> models.refit",
     ]
     assert not contract.get("allow_indirect_imports")
 
