@@ -98,6 +98,17 @@ def shown(state: State, width: int, height: int) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
+def a_surge() -> list[Alerted]:
+    """Of mood, and of one company's name."""
+    example = {"text": "Markets sink", "label": "negative", "probability": 0.97, "words": [["sink", 0.8]]}
+    counted = {"count": 31, "odds": "4.5 times the usual; expected once in 1.1 days", "examples": [example]}
+    unread = {"count": 43, "odds": "82 times the usual", "examples": [{"text": "what is going on"}]}
+    return [
+        Alerted("market-mood", "share", "", "critical", 0, counted | {"value": 0.357, "baseline": 0.0789}),
+        Alerted("talk-of-the-day", "volume", "CRVN", "high", 0, unread | {"value": 43.0, "baseline": 0.5257}),
+    ]
+
+
 def a_state() -> State:
     state = State(30, {"corvane-bad-news": ("sentiment",)}, "a market day")
     evidence = {
@@ -107,8 +118,8 @@ def a_state() -> State:
     }
     state.snapshot = Snapshot(
         streams={"news": Counts(12_345, 3, 2)},
-        alerts=2,
-        latest_alerts=[Alerted("corvane-bad-news", "high", 0, evidence)] * 2,
+        alerts=4,
+        latest_alerts=[*a_surge(), *[Alerted("corvane-bad-news", "match", "", "high", 0, evidence)] * 2],
         reasons={"undecodable": 2},
         latest_letters=[Letter("news", "undecodable", "text is empty; there is nothing to read")],
     )
@@ -183,6 +194,17 @@ def test_the_view_fits_the_terminal(width: int, height: int) -> None:
     assert "meridian-wire 2x" in "\n".join(lines)
 
 
+def test_a_surge_is_shown_with_what_is_usual_and_a_text() -> None:
+    lines = [line.strip("│ ") for line in shown(a_state(), 130, 36)]
+    mood = next(number for number, line in enumerate(lines) if "market-mood" in line)
+
+    odds = "4.5 times the usual; expected once in 1.1 days"
+    assert f"market-mood  36% of 31 texts, usually 8%: {odds} negative 97%" in lines[mood]
+    assert lines[mood + 1] == "Markets sink"
+    assert "talk-of-the-day CRVN  43 texts, usually 0.5: 82 times the usual" in lines[mood + 2]
+    assert lines[mood + 3] == "what is going on"
+
+
 def test_text_of_an_event_cannot_command_the_terminal() -> None:
     screen = "\n".join(shown(a_state(), 100, 30))
 
@@ -215,7 +237,7 @@ class TestRun:
         expected = market_day().expected
         assert {name: result[name] for name in expected} == dict(expected)
         assert result["sent"] == result["stored"] + result["repeated"] + result["dead"]
-        assert result["alerts"] > 0
+        assert result["alerts"] > result["surges"] > 0
         assert result["seconds"] > 0
         assert len(out.splitlines()) == 1
         assert "\x1b" not in out + err

@@ -70,7 +70,8 @@ def _show(result: Result, as_json: bool) -> None:
         return
     out.print(
         f"{counts['sent']:,} events sent in {counts['seconds']:g} s: {counts['stored']:,} stored, "
-        f"{counts['repeated']:,} repeated, {counts['dead']:,} dead; {counts['alerts']:,} alerts.",
+        f"{counts['repeated']:,} repeated, {counts['dead']:,} dead; {counts['alerts']:,} alerts, "
+        f"{counts['surges']:,} of them surges.",
         highlight=False,
     )
     for name, address in result.addresses.items():

@@ -34,6 +34,8 @@ class Demo:
         self._options = options
         self._stop = asyncio.Event()
         self._begun = time.monotonic()
+        # Streams that have rules that count.
+        self._counted: set[str] = set()
 
     async def run(self, kept: Kept | None = None) -> Result:
         """Until everything is accounted for, the time is over, or Ctrl-C.
@@ -57,6 +59,7 @@ class Demo:
     def _state(self, stage: Stage) -> State:
         options = self._options
         rules = load_rules(stage.rules, receivers=False).rules
+        self._counted = {rule.stream for rule in rules if rule.kind != "match"}
         sending = f"in {options.duration * SENDING:.0f} seconds"
         title = f"a market day, all invented, {sending}" if options.input is None else f"events of {options.input}"
         return State(options.duration, {rule.name: tuple(rule.when.heads) for rule in rules if rule.when}, title)
@@ -89,7 +92,7 @@ class Demo:
         return Feed(stage.settings.broker, feed.file(options.input, options.stream), seconds, paced=False)
 
     async def _follow(self, stage: Stage, state: State, source: Feed) -> None:
-        """Look until all is accounted for, or nothing gets on after the time is over."""
+        """Look until all is accounted for and rules have decided, or nothing gets on after the time is over."""
         assert stage.database is not None
         watch = Watch(stage.database)
         changed, before = self._elapsed(), -1
@@ -102,7 +105,7 @@ class Demo:
             state.rates.note(state.elapsed, state.snapshot.streams)
             finished = source.finished
             state.phase = _phase(accounted, source, finished)
-            if finished and accounted >= source.total:
+            if finished and accounted >= source.total and await watch.has_decided(self._counted):
                 return
             if accounted != before:
                 changed, before = state.elapsed, accounted
@@ -127,6 +130,7 @@ class Demo:
             "repeated": total.repeated,
             "dead": total.dead,
             "alerts": state.snapshot.alerts,
+            "surges": state.snapshot.surges,
             "seconds": seconds,
         }
         cut = source is not None and source.cut
@@ -147,6 +151,8 @@ def _phase(accounted: int, source: Feed, finished: bool) -> str:
     waiting = source.total - accounted
     if accounted == 0:
         return f"the worker loads its model and joins the group; {waiting:,} events wait in the broker"
+    if finished and not waiting:
+        return "all is stored; the rules that count look at the last of it"
     if finished:
         return f"all is sent; {waiting:,} events are still in work"
     return f"sending; {waiting:,} events under way"

@@ -142,6 +142,8 @@ class Stage:
     def _settings(self) -> Sections:
         """What differs from the person's own settings."""
         broker: dict[str, Any] = {"prefix": self._prefix, "group": self._group, "offset_reset": "earliest"}
+        # A partition without events holds up its stream's time for half a minute, which is the whole demo.
+        broker["partitions"] = 1
         if self._broker is not None:
             broker |= {"servers": self._broker.servers, "security_protocol": "PLAINTEXT", "read_committed": False}
             broker |= {"session_timeout": _SESSION, "replication": 1}

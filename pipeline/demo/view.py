@@ -10,13 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.demo.rates import Rates
-from pipeline.demo.watch import Alerted, Snapshot
-from pipeline.demo.words import highlighted
+from pipeline.demo.told import alert_lines, told_once
+from pipeline.demo.watch import Snapshot
+from pipeline.demo.words import COLOURS, one_line
 from pipeline.times import rfc3339
 from schemas.labels import STREAMS
 
-COLOURS = {"negative": "red", "neutral": "grey50", "positive": "green"}
-_SEVERITIES = {"critical": "bold white on red", "high": "bold white on dark_orange3"}
 # Lines: title and bar; the streams' panel; the panels above the alerts, and those in a low terminal.
 _TITLE, _STREAMS, _UPPER, _UPPER_LOW = 3, 7, 12, 10
 _LOW, _TALLEST = 24, 36
@@ -112,7 +111,7 @@ class View:
         for letter in snapshot.latest_letters[: height - 2]:
             kind = letter.stream if letter.reason == "undecodable" else f"{letter.stream} {letter.reason}"
             lines.append(f"{kind} ", style="yellow")
-            lines.append(f"{_one_line(letter.message)[:width]}\n")
+            lines.append(f"{one_line(letter.message)[:width]}\n")
         if not snapshot.latest_letters:
             lines.append("none so far", style="dim")
         return _panel(lines, f"Dead letters: {reasons}" if reasons else "Dead letters", height)
@@ -138,39 +137,13 @@ class View:
     def _alerts(self, width: int, height: int) -> RenderableType:
         snapshot = self._state.snapshot
         lines = Text(no_wrap=True, overflow="ellipsis")
-        for alert, times in _told_once(snapshot.latest_alerts)[: (height - 2) // 2]:
-            lines.append_text(_alert(alert, times, self._state.heads.get(alert.rule, ()), width - 8))
+        for alert, times in told_once(snapshot.latest_alerts)[: (height - 2) // 2]:
+            lines.append_text(alert_lines(alert, times, self._state.heads.get(alert.rule, ()), width - 8))
         if not snapshot.latest_alerts:
             lines.append("none so far: the rules wait for bad news", style="dim")
-        title = f"Alerts: {snapshot.alerts}, the latest first" if snapshot.alerts else "Alerts"
+        order = "what many texts say first, then the latest"
+        title = f"Alerts: {snapshot.alerts}, {order}" if snapshot.alerts else "Alerts"
         return _panel(lines, title, height)
-
-
-def _told_once(alerts: Sequence[Alerted]) -> list[tuple[Alerted, int]]:
-    """Several publishers carry the same sentence: the latest of each, and how often it is among these."""
-    found: dict[tuple[str, str], tuple[Alerted, int]] = {}
-    for alert in alerts:
-        key = alert.rule, alert.evidence.get("text", "")
-        first, times = found.get(key, (alert, 0))
-        found[key] = first, times + 1
-    return list(found.values())
-
-
-def _alert(alert: Alerted, times: int, heads: tuple[str, ...], width: int) -> Text:
-    evidence = alert.evidence
-    results = {name: each for name, each in evidence["heads"].items() if name in heads or not heads}
-    line = Text.assemble(
-        (f" {alert.severity.upper()} ", _SEVERITIES.get(alert.severity, "bold black on yellow")),
-        (f" {rfc3339(alert.time)[11:16]} ", "bold"),
-        (f"{alert.rule} ", ""),
-        (f"{evidence['source']} ", "dim"),
-        (f"{times}x " if times > 1 else "", "bold"),
-    )
-    for each in results.values():
-        line.append(f" {each['label']} {each['probability']:.0%}", style=COLOURS.get(each["label"], "magenta"))
-    weights = {word: weight for each in results.values() for word, weight in each["words"]}
-    text = highlighted(_one_line(evidence.get("text", ""))[:width], weights)
-    return Text.assemble(line, "\n   ", text, "\n")
 
 
 def _bar(counts: Mapping[str, int], width: int, largest: int, plain: bool) -> Text:
@@ -192,7 +165,3 @@ def _panel(content: RenderableType, title: str, height: int) -> Panel:
     return Panel(
         content, title=Text(title, "bold"), title_align="left", box=box.ROUNDED, border_style="dim", height=height
     )
-
-
-def _one_line(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,6 +1,7 @@
 """What the demo shows is read from the database, and from nowhere else."""
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from msgspec import Struct
@@ -8,10 +9,12 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.store.database import Database
-from schemas.tables import alerts, dead_letters, progress, scores
+from schemas.tables import alerts, dead_letters, events, progress, scores, watermarks
 
 _LATEST_ALERTS = 40
 _LATEST_LETTERS = 8
+# The watermark is five seconds behind, so that this many of the latest ticks of ten seconds are open.
+_OPEN_TICKS = 2
 
 
 class Counts(Struct, frozen=True):
@@ -27,12 +30,19 @@ class Counts(Struct, frozen=True):
 
 
 class Alerted(Struct, frozen=True):
-    """An alert. `time` is the event's, in microseconds; `evidence` as in the alert message."""
+    """An alert. `time` is the event's, or that of the decision, in microseconds; the rest as in the message."""
 
     rule: str
+    kind: str
+    group: str
     severity: str
     time: int
     evidence: dict[str, Any]
+
+    @property
+    def counts(self) -> bool:
+        """Whether it tells of many events, not of one."""
+        return self.kind != "match"
 
 
 class Letter(Struct, frozen=True):
@@ -44,11 +54,15 @@ class Letter(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True):
-    """The database at one moment. `topics` counts (topic, sentiment); the latest come first."""
+    """The database at one moment. `topics` counts (topic, sentiment); the latest come first.
+
+    Of the alerts those that tell of many events, the surges, go before those that tell of one.
+    """
 
     streams: dict[str, Counts] = {}
     topics: Counter[tuple[str, str]] = Counter()
     alerts: int = 0
+    surges: int = 0
     latest_alerts: list[Alerted] = []
     reasons: dict[str, int] = {}
     latest_letters: list[Letter] = []
@@ -82,11 +96,30 @@ class Watch:
             return Snapshot(
                 await _streams(connection),
                 self._topics.copy(),
-                (await connection.execute(select(func.count()).select_from(alerts))).scalar_one(),
+                *await _told(connection),
                 await _alerts(connection),
                 await _reasons(connection),
                 await _letters(connection),
             )
+
+    async def has_decided(self, streams: Collection[str]) -> bool:
+        """Whether rules that count have looked at all ticks of these streams that are over.
+
+        Raises:
+            DatabaseError: the database is away.
+        """
+        newest = (
+            select(func.max(events.c.visible_tick))
+            .where(events.c.stream == watermarks.c.stream, events.c.run.is_(None))
+            .scalar_subquery()
+        )
+        behind = (
+            select(watermarks.c.stream)
+            .where(watermarks.c.run == "", watermarks.c.stream.in_(streams))
+            .where(watermarks.c.decided_tick < newest - _OPEN_TICKS)
+        )
+        async with self._database.read() as connection:
+            return (await connection.execute(behind)).first() is None
 
     async def _count_topics(self, connection: AsyncConnection) -> None:
         latest = (await connection.execute(select(func.max(scores.c.event)))).scalar_one()
@@ -116,9 +149,17 @@ async def _streams(connection: AsyncConnection) -> dict[str, Counts]:
     return {row[0]: Counts(*map(int, row[1:])) for row in await connection.execute(query)}
 
 
+async def _told(connection: AsyncConnection) -> tuple[int, int]:
+    """How many alerts there are, and how many of them tell of many events."""
+    query = select(func.count(), func.count().filter(alerts.c.kind != "match")).select_from(alerts)
+    row = (await connection.execute(query)).one()
+    return row[0], row[1]
+
+
 async def _alerts(connection: AsyncConnection) -> list[Alerted]:
-    columns = alerts.c.rule, alerts.c.severity, alerts.c.start_time, alerts.c.evidence
-    query = select(*columns).order_by(alerts.c.id.desc()).limit(_LATEST_ALERTS)
+    table = alerts.c
+    columns = table.rule, table.kind, table.group, table.severity, table.start_time, table.evidence
+    query = select(*columns).order_by(table.kind == "match", table.id.desc()).limit(_LATEST_ALERTS)
     return [Alerted(*row) for row in await connection.execute(query)]
 
 

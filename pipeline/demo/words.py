@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from rich.text import Text
 
+COLOURS = {"negative": "red", "neutral": "grey50", "positive": "green"}
+
 # Share of the attention from which on a word gets a style, strongest first.
 _STYLES = ((0.4, "bold white on red"), (0.15, "bold red"), (0.04, "yellow"))
 
@@ -20,3 +22,8 @@ def highlighted(text: str, weights: Mapping[str, float]) -> Text:
         for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text):
             found.stylize(style, *match.span())
     return found
+
+
+def one_line(text: str) -> str:
+    """Without what commands a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
