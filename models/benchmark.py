@@ -12,10 +12,10 @@ from models import corpus as corpora
 from models.blend import add_ngrams
 from models.calibrate import bank, fit_temperature
 from models.corpus import Corpus
-from models.data import Example, identity, read_examples
+from models.data import SPLITS, Example, identity, read_examples
 from models.digits import run as digits
 from models.figures import auroc_none, entity_figures, label_figures, scored
-from models.finish import Trained
+from models.finish import Trained, source_of
 from models.fit import Report
 from models.interpret import familiarity, softmax
 from models.predict import Answers, answers
@@ -85,6 +85,7 @@ def stored(name: str, work: Path) -> dict[str, Any]:
         "figures": {metric: _figure(metric, runs) for metric in asked.metrics if runs},
         "published": [msgspec.to_builtins(each) for each in asked.published],
         "note": asked.note,
+        "known_before": sum(each.get("source", {}).get("knew", 0) for each in runs),
         "seconds": round(sum(each.get("training", {}).get("seconds", 0.0) for each in runs), 1),
         "per_class": runs[0].get("per_class", {}) if len(runs) == 1 else {},
     }
@@ -175,7 +176,7 @@ def _one(variant: Recipe, whole: Recipe, data: Path, folder: Path, report: Repor
             none = np.repeat([0, -1], [len(each) for each in familiar])
             found["auroc_none"] = auroc_none(np.concatenate(familiar), none)
             found["strangers"] = len(strangers.texts)
-    return {**found, "training": trained.log, "ngrams": ngrams}
+    return {**found, "training": trained.log, "source": source_of(trained, test.texts), "ngrams": ngrams}
 
 
 def _test_corpus(recipe: Recipe, asked: Benchmark, trained: Trained, data: Path) -> Corpus:
@@ -183,7 +184,7 @@ def _test_corpus(recipe: Recipe, asked: Benchmark, trained: Trained, data: Path)
     if not asked.test:
         return trained.splits["test"]
     source = msgspec.structs.replace(recipe.data[0], path=asked.test)
-    known = {identity(text) for split in ("train", "validation") for text in trained.splits[split].texts}
+    known = {identity(text) for split in SPLITS if split != "test" for text in trained.splits[split].texts}
     examples = list(read_examples(data / asked.test, source, recipe))
     return corpora.read(
         [[each for each in examples if identity(each.text) not in known or each.words]], recipe, trained.tokenizer

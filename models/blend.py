@@ -29,6 +29,12 @@ _TEXTS_AT_ONCE = 256
 # Between which factors the two parts are weighed.
 _FACTORS = ((0.02, 50.0), (0.0, 50.0))
 _SMALLEST = 1e-12
+# Each factor has a normal prior, around 1 for the network and 0 for the n-grams, of precision 4 (a deviation of a
+# half): a handful of texts cannot hand the answers to either, and of some hundreds it is not felt.
+_PRIOR, _PRECISION = np.array([1.0, 0.0]), 4.0
+
+# Splits whose texts say how much n-grams may say, the first one that has any.
+_JUDGES: tuple[Split, ...] = ("calibration", "validation")
 
 Numbers = NDArray[np.int64]
 
@@ -40,27 +46,40 @@ def add_ngrams(
 
     The linear model learns from the training split. Its logits and the network's are added, each with a factor of
     its own: the logarithmic opinion pool (Genest and Zidek 1986) of least log-loss on the calibration split, or
-    where there is none on the validation split. The network was seen at its best on the texts that it learned
-    from, so there the factors would be wrong.
+    where the head has no texts there on the validation split. The network was seen at its best on the texts that
+    it learned from, so there the factors would be wrong. N-grams that add nothing are left out.
     """
     wanted = [head for head in recipe.heads if head.ngrams]
     for module in network.heads.values():
         if isinstance(module, LabelHead):
             module.ngrams = None
-    judges = splits["calibration"] if splits["calibration"].texts else splits["validation"]
-    said = answers(NetworkRunner(network), judges, recipe, tokenizer) if wanted else None
+    heard = {
+        split: answers(NetworkRunner(network), splits[split], recipe, tokenizer)
+        for split in _JUDGES
+        if wanted and splits[split].texts
+    }
     notes: dict[str, Any] = {}
     for head in wanted:
         found = fit_ngrams(splits["train"], head, int(network.encoder.config.vocab_size))
-        if found is None or said is None or head.name not in said.logits:
+        split = next((split for split, said in heard.items() if head.name in said.logits), None)
+        if found is None or split is None:
             continue
-        theirs = _logits(found, judges, said.texts[head.name], tokenizer)
+        said = heard[split]
+        theirs = _logits(found, splits[split], said.texts[head.name], tokenizer)
         deep, wide = factors(said.logits[head.name], theirs, said.labels[head.name])
+        if not wide:
+            continue
         # The head's temperature is found afterwards, so only their ratio is kept here, as the files hold it.
         found.scale.copy_((found.scale * (wide / deep)).half().float())
         found.bias.copy_((found.bias * (wide / deep)).half().float())
         _head_of(network, head).ngrams = found.to(next(network.parameters()).device)
-        notes[head.name] = {"rows": len(found.places), "network": round(deep, 4), "ngrams": round(wide, 4)}
+        notes[head.name] = {
+            "rows": len(found.places),
+            "judged_by": split,
+            "n": len(said.labels[head.name]),
+            "network": round(deep, 4),
+            "ngrams": round(wide, 4),
+        }
     return notes
 
 
@@ -106,17 +125,22 @@ def counted(corpus: Corpus, positions: list[int], order: int, vocabulary: int) -
 
 
 def factors(network: NDArray[np.float32], ngrams: NDArray[np.float32], labels: Numbers) -> tuple[float, float]:
-    """By what to multiply the logits [N, L] of the two, for the least log-loss of their sum. It is convex."""
+    """By what to multiply the logits [N, L] of the two, for the least log-loss of their sum and the prior's.
+
+    It is convex.
+    """
     rows = np.arange(len(labels))
 
     def loss(given: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         chances = softmax(given[0] * network + given[1] * ngrams)
         over = chances.copy()
         over[rows, labels] -= 1
-        slope = np.array([(over * network).sum(), (over * ngrams).sum()]) / len(labels)
-        return float(-np.log(chances[rows, labels] + _SMALLEST).mean()), slope
+        apart = given - _PRIOR
+        slope = np.array([(over * network).sum(), (over * ngrams).sum()]) + _PRECISION * apart
+        whole = -np.log(chances[rows, labels] + _SMALLEST).sum() + _PRECISION / 2 * (apart @ apart)
+        return float(whole) / len(labels), slope / len(labels)
 
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, bounds=_FACTORS, method="L-BFGS-B").x
+    found = minimize(loss, _PRIOR, jac=True, bounds=_FACTORS, method="L-BFGS-B").x
     return float(found[0]), float(found[1])
 
 

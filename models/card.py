@@ -15,7 +15,7 @@ def model_card(manifest: Manifest, recipe: Recipe, metrics: Mapping[str, Any]) -
     """README.md of a bundle: what it is for, its data and licences, its figures beside a baseline, its limits."""
     parts = [
         _front_matter(manifest, recipe),
-        _body(manifest, recipe),
+        _body(manifest, recipe, metrics),
         _data(recipe, metrics),
         _scores(manifest, metrics),
         _thresholds(manifest, metrics),
@@ -70,7 +70,7 @@ _KINDS = {
 }
 
 
-def _body(manifest: Manifest, recipe: Recipe) -> str:
+def _body(manifest: Manifest, recipe: Recipe, metrics: Mapping[str, Any]) -> str:
     heads = "\n".join(
         f"- `{head.name}` ({_streams(head)}): {_KINDS[head.kind]}{_labels(head)}" for head in manifest.heads
     )
@@ -81,7 +81,7 @@ One encoder, [{manifest.base.name}](https://huggingface.co/{manifest.base.name})
 and heads with additive attention pooling over its words. {_TUNING[manifest.tuned.tuning]}
 The attention is returned with each label: it names the words that the head read. How far taking these words away
 changes the answer is measured by `salience model evaluate --faithfulness`.
-{_ngrams(manifest)}
+{_ngrams(manifest, metrics)}
 Heads, and the streams they apply to:
 
 {heads}
@@ -92,7 +92,7 @@ message says how much. Languages other than {", ".join(manifest.languages)} are 
 """
 
 
-def _ngrams(manifest: Manifest) -> str:
+def _ngrams(manifest: Manifest, metrics: Mapping[str, Any]) -> str:
     """What of the answers does not come from the pooled states."""
     those = [
         f"`{head.name}` ({head.ngram_rows:,} {'tokens and pairs' if head.ngrams > 1 else 'tokens'})"
@@ -101,10 +101,11 @@ def _ngrams(manifest: Manifest) -> str:
     ]
     if not those:
         return ""
+    judges = sorted({note["judged_by"] for note in metrics["ngrams"].values()})
     return f"""
 A linear model of the text's tokens stands beside the pooled states in {", ".join(those)}:
-its logits are added, weighed on the calibration split. It is no part of the attention; `salience model explain
---gradient` counts it.
+its logits are added, weighed on the {" and the ".join(judges)} split. It is no part of the attention; `salience
+model explain --gradient` counts it.
 """
 
 
@@ -222,11 +223,21 @@ Small sets of sentences written for what the heads must be able to do (`salience
 
 
 def _making(metrics: Mapping[str, Any]) -> str:
-    training = metrics["training"]
-    return (
+    training, source = metrics["training"], metrics["source"]
+    said = (
         f"Made by `{metrics['command']}` on {training['device']}: {training['epochs']} epochs, the best was "
-        f"{training['best_epoch']}; {training['texts']} texts in {training['seconds']:.0f} s of training.\n"
+        f"{training['best_epoch']}; {training['texts']} texts in {training['seconds']:.0f} s of training."
     )
+    if metrics["refit"]:
+        said += (
+            f"\nN-grams, calibration, graphs and figures are from `{metrics['refit']}`, which took the network of "
+            f"{source['bundle']}."
+        )
+    elif source:
+        said += f"\nTraining began with the encoder of {source['bundle']}."
+    if source.get("knew"):
+        said += f"\n{source['knew']} texts of the test split had made that bundle, which flatters the figures."
+    return said + "\n"
 
 
 def _limits(manifest: Manifest, recipe: Recipe) -> str:

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +26,7 @@ from models.bundle import (
     TOKENIZER,
     TRAINED,
     Base,
+    Bundle,
     Head,
     Manifest,
     Precision,
@@ -39,7 +40,7 @@ from models.data import SPLITS, Split
 from models.export import assemble, checked_graphs, encoder_weights, heads_of, library_versions
 from models.graphs import Graphs
 from models.interpret import familiarity, softmax
-from models.leaks import fingerprints
+from models.leaks import fingerprints, known_by, leaked
 from models.network import Network
 from models.predict import Answers, answers
 from models.recipe import HeadRecipe, Recipe
@@ -58,7 +59,8 @@ Files = dict[str, Path | bytes]
 class Trained:
     """A network whose training is over, and all that it was made from.
 
-    Its encoder still has its adapters, or `encoder` holds the files of what it learned.
+    Its encoder still has its adapters, or `encoder` holds the files of what it learned. `source` is the bundle
+    whose weights it has, or had to begin with; `refit` the command, where nothing was trained any more.
     """
 
     network: Network
@@ -69,6 +71,8 @@ class Trained:
     splits: dict[Split, Corpus]
     log: dict[str, Any]
     encoder: Files | None = None
+    source: Bundle | None = None
+    refit: str = ""
 
 
 def write(
@@ -91,8 +95,6 @@ def write(
     ngrams = add_ngrams(network, recipe, splits, tokenizer)
     weights[HEADS] = heads_of(network)
     heads, banks, calibration = calibrated(NetworkRunner(network), recipe, splits, tokenizer)
-    for name, note in ngrams.items():
-        calibration[name]["ngrams"] = note
     heads = tuple(
         msgspec.structs.replace(head, ngram_rows=ngrams[head.name]["rows"]) if head.name in ngrams else head
         for head in heads
@@ -105,8 +107,11 @@ def write(
         metrics: dict[str, Any] = {
             "command": command,
             "training": trained.log,
+            "source": source_of(trained, splits["test"].texts),
+            "refit": trained.refit,
             "rows": {split: dict(_rows(corpus, recipe)) for split, corpus in splits.items()},
             "calibration": calibration,
+            "ngrams": ngrams,
             "heads": test_figures(runners, heads, banks, recipe, splits, tokenizer),
             "parity": asdict(parity),
         }
@@ -121,6 +126,12 @@ def write(
     return metrics
 
 
+def source_of(trained: Trained, texts: Sequence[str]) -> dict[str, Any]:
+    """The bundle that this one was made from, and how many of these texts had made it; empty without one."""
+    source = trained.source
+    return {} if source is None else {"bundle": source.identity, "knew": int(leaked(texts, source).sum())}
+
+
 def _manifest(
     trained: Trained, recipe: Recipe, heads: tuple[Head, ...], precision: Precision, command: str
 ) -> Manifest:
@@ -133,18 +144,25 @@ def _manifest(
         max_length=recipe.max_length,
         normalisation=NORMALISATION,
         languages=recipe.languages,
-        created_from={"command": command, "data": [data.name or data.path for data in recipe.data]},
+        created_from={
+            "command": command,
+            "data": [data.name or data.path for data in recipe.data],
+            **({"bundle": trained.source.identity} if trained.source else {}),
+            **({"refit": trained.refit} if trained.refit else {}),
+        },
         versions=library_versions(),
     )
 
 
 def _files(trained: Trained, recipe: Recipe, heads: tuple[Head, ...], banks: Banks) -> Files:
     """What of a bundle is neither weights, nor graphs, nor figures."""
-    known = (text for split in SPLITS if split != "test" for text in trained.splits[split].texts)
+    known = fingerprints(text for split in SPLITS if split != "test" for text in trained.splits[split].texts)
+    if trained.source is not None:
+        known = np.union1d(known, known_by(trained.source))
     files: Files = {
         TOKENIZER: trained.folder / TOKENIZER,
         RECIPE: _json(msgspec.to_builtins(recipe)),
-        TRAINED: _npy(fingerprints(known)),
+        TRAINED: _npy(known),
     }
     files |= {head.bank: _npy(packed(banks[head.name])) for head in heads if head.none_below is not None}
     return files | ({NOTICE: notice(recipe).encode()} if recipe.ships else {})
@@ -155,7 +173,8 @@ def calibrated(
 ) -> tuple[tuple[Head, ...], Banks, dict[str, Any]]:
     """The heads with temperature, thresholds and confusion matrix; their banks; and what there is to say of that.
 
-    All of it is found on the calibration split, on which nothing was trained and by which nothing was chosen.
+    All of it is found on the calibration split, on which nothing was trained and by which nothing was chosen but
+    the two factors that weigh a head's n-grams.
     """
     said = answers(runner, splits["calibration"], recipe, tokenizer)
     heads: list[Head] = []

@@ -60,6 +60,7 @@ def fit(
     folder: Path,
     report: Report = lambda *_: None,
     keep: bool = False,
+    key: str = "",
 ) -> Progress:
     """Train what of the network learns, and leave it with the weights of its best epoch on validation.
 
@@ -68,11 +69,12 @@ def fit(
     Args:
         folder: takes the log and the checkpoint; a checkpoint that lies there is gone on from.
         report: called with a line, the progress, and the batch and number of batches of this epoch.
+        key: what a checkpoint must be of to be gone on from; the recipe's fingerprint where it is "".
 
     Raises:
         TrainingError: a loss is not a number, or the checkpoint is of another run.
     """
-    run = _Run(network, recipe, train, tokenizer, folder)
+    run = _Run(network, recipe, train, tokenizer, folder, key or fingerprint(recipe))
     run.restore()
     progress = run.progress
     if keep and not progress.epoch and not progress.batch:
@@ -90,10 +92,11 @@ class _Run:
     """One run of training; everything that a checkpoint must hold."""
 
     def __init__(
-        self, network: Network, recipe: Recipe, train: Corpus, tokenizer: TextTokenizer, folder: Path
+        self, network: Network, recipe: Recipe, train: Corpus, tokenizer: TextTokenizer, folder: Path, key: str
     ) -> None:
         self._network = network
         self._recipe = recipe
+        self._key = key
         self._train = train
         self._tokenizer = tokenizer
         self._folder = folder
@@ -169,7 +172,7 @@ class _Run:
     def save(self) -> None:
         """Write the checkpoint beside the old one, then take its place."""
         state = {
-            "recipe": fingerprint(self._recipe),
+            "recipe": self._key,
             "texts": self._train.digest,
             "progress": asdict(self.progress),
             "weights": {name: weight.detach().cpu() for name, weight in self._weights.items()},
@@ -193,11 +196,8 @@ class _Run:
         if not path.is_file():
             return
         state: dict[str, Any] = torch.load(path, weights_only=True)
-        if state["recipe"] != fingerprint(self._recipe):
-            raise TrainingError(
-                f"{path} is the checkpoint of another recipe; give back the recipe that made it, or remove "
-                f"{self._folder} to begin anew."
-            )
+        if state["recipe"] != self._key:
+            raise another_recipe(path)
         if state["texts"] != self._train.digest:
             raise TrainingError(
                 f"{path} is the checkpoint of a run on other texts; give back the data that made it, or remove "
@@ -280,8 +280,19 @@ def label_counts(corpus: Corpus, recipe: Recipe) -> dict[str, list[int]]:
     }
 
 
-def fingerprint(recipe: Recipe) -> str:
-    """What a checkpoint must have been made by: all of a recipe that training asks about."""
+def another_recipe(path: Path) -> TrainingError:
+    """That a checkpoint cannot be gone on from."""
+    return TrainingError(
+        f"{path} is the checkpoint of another recipe, or of another release; give back what made it, or remove "
+        f"{path.parent} to begin anew."
+    )
+
+
+def fingerprint(recipe: Recipe, start: str = "") -> str:
+    """What a checkpoint must have been made by: all of a recipe that training asks about.
+
+    `start` is the identity of the bundle that training starts with, which may have changed under the same name.
+    """
     heads = tuple(
         msgspec.structs.replace(head, streams=(), precision=0.0, none="", ngrams=0) for head in recipe.heads
     )
@@ -289,4 +300,4 @@ def fingerprint(recipe: Recipe) -> str:
     kept = msgspec.structs.replace(
         recipe, heads=heads, training=training, limits=(), languages=(), ships=False, benchmark=None
     )
-    return hashlib.sha256(msgspec.json.encode(kept)).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(kept) + start.encode()).hexdigest()

@@ -25,12 +25,21 @@ def leaked(texts: Sequence[str], bundle: Bundle) -> NDArray[np.bool_]:
     Raises:
         BundleError: the bundle's list of hashes is none.
     """
+    return np.isin(np.array([_fingerprint(text) for text in texts], np.uint32), known_by(bundle))
+
+
+def known_by(bundle: Bundle) -> NDArray[np.uint32]:
+    """The hashes of the texts that made a bundle.
+
+    Raises:
+        BundleError: the bundle's list of hashes is none.
+    """
     path = bundle.path / TRAINED
     try:
-        known = np.load(path, allow_pickle=False)
+        known: NDArray[np.uint32] = np.load(path, allow_pickle=False)
     except (ValueError, OSError) as error:
         raise BundleError(f"{path} is no list of hashes: {error}; copy the bundle again.") from error
-    return np.isin(np.array([_fingerprint(text) for text in texts], np.uint32), known)
+    return known
 
 
 def _fingerprint(text: str) -> int:

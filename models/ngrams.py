@@ -44,27 +44,27 @@ class Ngrams(nn.Module):
         if self.order > 1:
             places = torch.cat([ids, pair_places(ids, self.vocabulary)], dim=1)
             counted = torch.cat([words, words[:, :-1] * words[:, 1:]], dim=1)
-        total = (self._weights(places) * counted.unsqueeze(-1)).sum(dim=1)  # [B, L]
+        total = (self._weights(places, ids) * counted.unsqueeze(-1)).sum(dim=1)  # [B, L]
         return total / counted.sum(dim=1, keepdim=True).clamp(min=1.0).sqrt() + self.bias
 
     def shares(self, ids: Tensor, mask: Tensor) -> Tensor:
         """What of `forward`, less its bias, is each token's: its own part and half of its pairs' [B, T, L]."""
         words = mask.to(self.scale.dtype)  # [B, T]
-        said = self._weights(ids) * words.unsqueeze(-1)  # [B, T, L]
+        said = self._weights(ids, ids) * words.unsqueeze(-1)  # [B, T, L]
         count = words.sum(dim=1, keepdim=True)  # [B, 1]
         if self.order > 1:
             both = words[:, :-1] * words[:, 1:]  # [B, T-1]
-            halves = self._weights(pair_places(ids, self.vocabulary)) * both.unsqueeze(-1) / 2  # [B, T-1, L]
+            halves = self._weights(pair_places(ids, self.vocabulary), ids) * both.unsqueeze(-1) / 2  # [B, T-1, L]
             said = said + functional.pad(halves, (0, 0, 0, 1)) + functional.pad(halves, (0, 0, 1, 0))
             count = count + both.sum(dim=1, keepdim=True)
         return said / count.clamp(min=1.0).sqrt().unsqueeze(-1)
 
-    def _weights(self, places: Tensor) -> Tensor:
-        """Weights [..., L] of n-grams by place [...], zeros where there are none."""
+    def _weights(self, places: Tensor, ids: Tensor) -> Tensor:
+        """Weights [..., L] of n-grams by place [...], zeros where there are none; `ids` as in `forward`."""
         count = self.vocabulary + (PAIRS if self.order > 1 else 0)
         numbers = torch.arange(1, len(self.places) + 1, dtype=torch.int32, device=self.places.device)
-        # Zeros as such would be written into the graph's file, one by one.
-        nothing = (self.places[:1] * 0).expand(count)
+        # Zeros that do not come from an input would be written into the graph's file, one by one.
+        nothing = (ids.flatten()[:1] * 0).to(torch.int32).expand(count)
         rows = nothing.scatter(0, self.places.long(), numbers)  # by place, 0 for none
         table = functional.pad(self.weight, (0, 0, 1, 0))  # [1 + R, L]
         return table[rows[places].long()].to(self.scale.dtype) * self.scale

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.fit import another_recipe
 from models.network import sentence_vector
 from models.recipe import Pretraining
 from models.rows import read_rows, text_of
@@ -24,7 +25,14 @@ _SPECIAL = 4  # tokens of a text that is empty: nothing is learned from fewer
 
 
 def pretrain(
-    encoder: Any, base: Path, options: Pretraining, data: Path, tokenizer: TextTokenizer, work: Path, seed: int
+    encoder: Any,
+    base: Path,
+    options: Pretraining,
+    data: Path,
+    tokenizer: TextTokenizer,
+    work: Path,
+    seed: int,
+    key: str = "",
 ) -> dict[str, float]:
     """Train what of the encoder learns; what came of it is kept in `work`, and taken from there the next time.
 
@@ -33,12 +41,14 @@ def pretrain(
 
     Raises:
         UsageError: there are no texts, or the base has no head that guesses masked words.
-        TrainingError: a loss is not a number.
+        TrainingError: a loss is not a number, or what lies in `work` is of another recipe.
     """
     path = work / PRETRAINED
     weights = learning(encoder)
     if path.is_file():
         stored: dict[str, Any] = torch.load(path, weights_only=True)
+        if stored.get("recipe") != key:
+            raise another_recipe(path)
         with torch.no_grad():
             for name, weight in stored["weights"].items():
                 weights[name].copy_(weight)
@@ -50,7 +60,7 @@ def pretrain(
     first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
     figures = {"texts": float(len(texts)), "first_loss": round(first, 4), "last_loss": round(last, 4)}
     kept = {name: weight.detach().cpu() for name, weight in weights.items()}
-    torch.save({"weights": kept, "figures": figures}, path)
+    torch.save({"recipe": key, "weights": kept, "figures": figures}, path)
     return figures
 
 

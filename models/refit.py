@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from models import corpus as corpora
@@ -15,7 +16,7 @@ from models.data import SPLITS, read_splits
 from models.evaluate import recipe_of
 from models.export import load_network, require_empty
 from models.finish import Files, Trained, write
-from models.recipe import HeadRecipe, Recipe, load_recipe
+from models.recipe import HeadRecipe, Recipe, Splits, load_recipe
 from models.tokens import TextTokenizer
 from schemas.errors import UsageError
 
@@ -24,27 +25,32 @@ def refit(bundle: str, data: Path, out: Path, recipe: str = "", precision: Preci
     """Write a bundle whose encoder and pooling are those of another, and whose rest is found anew on data.
 
     Found anew are n-grams, temperatures, thresholds, confusion matrices, banks, graphs, figures and card: all but
-    what gradients found. The splits are the recipe's; texts that the bundle's network learned from must not come
-    into its calibration, so `data` is the folder it was trained on, or one of texts it never saw.
+    what gradients found. Splits are those of the bundle, lest texts that its network learned from come into its
+    calibration; so `data` is the folder it was trained on, grown perhaps, or one of texts it never saw.
 
     Args:
         bundle: a bundle's folder, or "" for the packaged one.
         data: the folder in which the recipe's files lie.
         out: the new bundle's folder, which must not exist or be empty.
-        recipe: a TOML file or a recipe's name; the bundle's own where it is "".
+        recipe: a TOML file or a recipe's name; the bundle's own where it is "". What it says of encoder and
+            training does not count.
         precision: of the graphs.
 
     Returns:
         What was written to metrics.json.
 
     Raises:
-        UsageError: recipe or data are not usable, the recipe's heads are not the bundle's, or `out` holds files.
+        UsageError: recipe or data are not usable, the recipe's heads or splits are not the bundle's, or `out`
+            holds files.
         BundleError: bundle or base are not usable, or the graphs stray too far from the network.
     """
     started = time.monotonic()
     source = load_bundle(bundle)
-    asked = load_recipe(recipe) if recipe else recipe_of(source)
+    own = recipe_of(source)
+    asked = load_recipe(recipe) if recipe else own
     _require_same_heads(asked, source)
+    _require_same_splits(asked, own, source)
+    asked = msgspec.structs.replace(asked, encoder=own.encoder, training=own.training, pretraining=own.pretraining)
     require_empty(out)
     folder = base_folder(source.manifest.base.name, source.manifest.base.sha256)
     tokenizer = TextTokenizer(source.path / TOKENIZER, asked.max_length)
@@ -66,6 +72,8 @@ def refit(bundle: str, data: Path, out: Path, recipe: str = "", precision: Preci
         splits=splits,
         log=before["training"],
         encoder=encoder,
+        source=source,
+        refit=f"salience model refit --data DIR --out BUNDLE{f' --recipe {recipe}' if recipe else ''}",
     )
     return write(trained, asked, out, precision, before["command"], started - before["seconds"])
 
@@ -90,6 +98,18 @@ def _require_same_heads(recipe: Recipe, bundle: Bundle) -> None:
             f"The recipe {recipe.name} has another base or max_length than the bundle {bundle.identity}; train a "
             "bundle of that recipe instead."
         )
+
+
+def _require_same_splits(recipe: Recipe, own: Recipe, bundle: Bundle) -> None:
+    if recipe.splits != own.splits:
+        raise UsageError(
+            f"The recipe {recipe.name} splits texts otherwise than the bundle {bundle.identity}: texts that it "
+            f"learned from would calibrate and test it. Take over its section [splits]: {_spelled(own.splits)}."
+        )
+
+
+def _spelled(splits: Splits) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in msgspec.structs.asdict(splits).items())
 
 
 def _difference(one: HeadRecipe, other: object) -> str:

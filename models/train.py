@@ -1,7 +1,7 @@
 """From a recipe and a folder of data to a bundle: read, train, calibrate, export, test, write."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,12 @@ import torch
 
 from models import corpus as corpora
 from models.base import WEIGHTS, base_folder, load_encoder
-from models.bundle import TOKENIZER, Base, Precision, load_bundle, sha256
+from models.bundle import TOKENIZER, Base, Bundle, Precision, load_bundle, sha256
 from models.corpus import Corpus, base_vectors
 from models.data import SPLITS, Split, read_splits
 from models.export import load_network, require_empty
 from models.finish import Trained, write
-from models.fit import Report, fit
-from models.leaks import leaked
+from models.fit import Report, fingerprint, fit
 from models.network import Network
 from models.pretrain import pretrain
 from models.recipe import Encoder, Recipe, load_recipe
@@ -90,14 +89,14 @@ def learn(recipe: Recipe, data: Path, work: Path, report: Report = lambda *_: No
         _add_vectors(splits, encoder, tokenizer, base, work)
     torch.manual_seed(recipe.training.seed)
     log: dict[str, Any] = {"device": device_name(device)}
-    if recipe.encoder.start:
-        log["start"] = _begin(encoder, recipe, splits["test"].texts)
+    source = _begin(encoder, recipe) if recipe.encoder.start else None
     encoder, tuned = prepare(encoder, recipe.encoder)
+    key = fingerprint(recipe, source.identity if source else "")
     if recipe.pretraining:
         stage = recipe.pretraining
-        log["pretraining"] = pretrain(encoder, folder, stage, data, tokenizer, work, recipe.training.seed)
+        log["pretraining"] = pretrain(encoder, folder, stage, data, tokenizer, work, recipe.training.seed, key)
     network = Network(encoder, recipe.heads, recipe.training.dropout).to(device)
-    progress = fit(network, recipe, splits["train"], splits["validation"], tokenizer, work, report)
+    progress = fit(network, recipe, splits["train"], splits["validation"], tokenizer, work, report, key=key)
     log |= {
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
@@ -107,11 +106,11 @@ def learn(recipe: Recipe, data: Path, work: Path, report: Report = lambda *_: No
     }
     if recipe.training.refit_epochs:
         log["refit"] = _refit(network, recipe, splits, tokenizer, work / "refit", report)
-    return Trained(network, tuned, base, folder, tokenizer, splits, log)
+    return Trained(network, tuned, base, folder, tokenizer, splits, log, source=source)
 
 
-def _begin(encoder: Any, recipe: Recipe, texts: Sequence[str]) -> dict[str, Any]:
-    """Give the encoder the weights of the bundle that training starts with; says which, and what it knew before.
+def _begin(encoder: Any, recipe: Recipe) -> Bundle:
+    """Give the encoder the weights of the bundle that training starts with; returns that bundle.
 
     Raises:
         BundleError: that bundle is not usable, or stands over another base.
@@ -123,7 +122,7 @@ def _begin(encoder: Any, recipe: Recipe, texts: Sequence[str]) -> dict[str, Any]
             f"over {recipe.base}; start with a bundle over the same base."
         )
     encoder.load_state_dict(load_network(start).encoder.state_dict())
-    return {"bundle": start.identity, "test_texts_it_knew": int(leaked(texts, start).sum())}
+    return start
 
 
 def _refit(

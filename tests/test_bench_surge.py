@@ -102,6 +102,13 @@ def test_a_window_that_no_rule_looked_at_each_minute_can_have_is_refused(window:
     assert "whole minutes, from 1m to 1d" in done.output or "'soon' is no length of time" in done.output
 
 
+def test_a_window_for_labelled_series_is_refused() -> None:
+    done = CliRunner().invoke(app, ["bench", "surge", "--nab", "nab", "--window", "1h"])
+
+    assert done.exit_code == 2
+    assert "--window is for --synthetic" in done.output
+
+
 def test_a_folder_without_windows_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["bench", "surge", "--nab", str(tmp_path)])
 

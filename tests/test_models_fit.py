@@ -108,7 +108,7 @@ def test_the_checkpoint_of_another_recipe_is_refused(bench: Bench, tmp_path: Pat
     with pytest.raises(StoppedError):
         run(bench, tmp_path, lambda line, *_: _stop(line))
     other = msgspec.structs.replace(bench.recipe.training, learning_rate=0.5)
-    with pytest.raises(TrainingError, match="checkpoint of another recipe; give back the recipe that made it"):
+    with pytest.raises(TrainingError, match="checkpoint of another recipe, or of another release; give back what"):
         run(bench, tmp_path, recipe=msgspec.structs.replace(bench.recipe, training=other))
 
 

@@ -186,6 +186,16 @@ def test_what_says_the_opposite_of_the_truth_is_not_listened_to() -> None:
     assert factors(one, -one, labels)[1] == 0.0
 
 
+def test_a_handful_of_texts_hands_the_answers_to_neither() -> None:
+    """Here the n-grams are right five times of five, and the network is not."""
+    labels = np.array([0, 1, 2, 0, 1])
+    sure = np.eye(3, dtype=np.float32)[labels] * 9
+    network, ngrams = factors(-sure, sure, labels)
+
+    assert 0.02 <= network < 1
+    assert 0 < ngrams < 1
+
+
 def test_a_network_with_ngrams_is_surer_of_what_it_never_saw(bench: Bench) -> None:
     """A network of random weights knows nothing: what its n-grams learned is all there is."""
     network = bench.network()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs torch: install salience[train]")
@@ -12,7 +13,8 @@ pytest.importorskip("peft", reason="needs peft: install salience[train]")
 from safetensors.numpy import load_file
 from tiny_bundle import INTENT_WAYS, RECIPE, to_toml, write_rows
 
-from models.bundle import ADAPTERS, HEADS, METRICS, TRAINED, load_bundle
+from models.bundle import ADAPTERS, CARD, HEADS, METRICS, TRAINED, load_bundle
+from models.leaks import known_by
 from models.refit import refit
 from models.runtime import OnnxScorer
 from schemas.errors import UsageError
@@ -43,8 +45,30 @@ def test_the_same_recipe_and_data_give_the_same_bundle(tiny: Path, again: Path) 
     for name in (HEADS, ADAPTERS, TRAINED):
         assert after.files[name] == before.files[name]
     metrics = [json.loads((folder / METRICS).read_bytes()) for folder in (tiny, again)]
-    for part in ("training", "calibration", "heads", "command"):
+    for part in ("training", "calibration", "ngrams", "heads", "command"):
         assert metrics[1][part] == metrics[0][part]
+
+
+def test_manifest_and_card_say_what_was_fitted_from_which_bundle(tiny: Path, again: Path) -> None:
+    made, source = load_bundle(str(again)).manifest.created_from, load_bundle(str(tiny)).identity
+
+    assert made["bundle"] == source
+    assert made["refit"] == "salience model refit --data DIR --out BUNDLE"
+    assert f"are from `{made['refit']}`, which took the network of {source}." in (again / CARD).read_text()
+
+
+def test_texts_that_made_the_network_are_not_forgotten(tiny: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in (tiny.parent / "data").iterdir():
+        (data / path.name).write_bytes(path.read_bytes())
+    rows = [json.loads(line) for line in (data / "intents.jsonl").read_text().splitlines()]
+    write_rows(data / "intents.jsonl", [{**row, "text": f"{row['text']} please"} for row in rows])
+    refit(str(tiny), data, tmp_path / "out", precision="fp32")
+    before, after = (known_by(load_bundle(str(folder))) for folder in (tiny, tmp_path / "out"))
+
+    assert np.isin(before, after).all()
+    assert len(after) > len(before)
 
 
 def test_nothing_is_left_beside_the_bundle(again: Path) -> None:
@@ -93,6 +117,7 @@ def test_texts_like_new_rows_are_no_longer_none(tiny: Path, tmp_path: Path) -> N
             "sentiment has other attention_width",
         ),
         ({"max_length": 32}, "another base or max_length"),
+        ({"splits": {"train": 20}}, r"splits texts otherwise .* train = 60, validation = 12, calibration = 14"),
     ],
 )
 def test_a_recipe_of_another_network_is_refused(

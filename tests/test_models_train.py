@@ -1,24 +1,27 @@
 """From a recipe and a folder of data to a bundle: what is written, and what is refused before hours are spent."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs torch: install salience[train]")
 pytest.importorskip("peft", reason="needs peft: install salience[train]")
 
-from tiny_bundle import RECIPE, tiny_data, to_toml
+from tiny_bundle import RECIPE, tiny_data, to_toml, write_rows
 
 from models import train as training
-from models.bundle import ADAPTERS, GRAPH, HEADS, METRICS, SPAN_GRAPH, load_bundle
+from models.bundle import ADAPTERS, GRAPH, HEADS, MANIFEST, METRICS, SPAN_GRAPH, load_bundle
 from models.export import load_network
 from models.fit import CHECKPOINT, LOG
+from models.leaks import known_by
 from models.recipe import load_recipe
 from models.train import train
 from models.tune import learning
-from schemas.errors import BundleError, UsageError
+from schemas.errors import BundleError, TrainingError, UsageError
 
 pytestmark = pytest.mark.train
 
@@ -126,7 +129,9 @@ def test_training_begins_with_the_weights_of_a_bundle_and_keeps_all_of_them(tiny
 
     assert (after - before).abs().max() == 0
     assert (before - base).abs().max() > 1e-3
-    assert metrics["training"]["start"] == {"bundle": load_bundle(str(taught)).identity, "test_texts_it_knew": 0}
+    assert metrics["source"] == {"bundle": load_bundle(str(taught)).identity, "knew": 0}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"began with the encoder of {load_bundle(str(taught)).identity}." in card
 
 
 def test_texts_that_the_first_bundle_knew_are_counted(tiny: Path, tmp_path: Path) -> None:
@@ -135,9 +140,54 @@ def test_texts_that_the_first_bundle_knew_are_counted(tiny: Path, tmp_path: Path
     encoder = {"tuning": "full", "start": str(tiny)}
     once = {**RECIPE["training"], "epochs": 1}
     path = recipe_file(tmp_path, tiny.parent / "base", splits=splits, encoder=encoder, training=once)
-    trained = training.learn(load_recipe(path), tiny.parent / "data", tmp_path / "work")
+    metrics = train(path, tiny.parent / "data", tmp_path / "out", "fp32")
 
-    assert 0 < trained.log["start"]["test_texts_it_knew"] < len(trained.splits["test"].texts)
+    assert metrics["source"]["knew"] > 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"{metrics['source']['knew']} texts of the test split had made that bundle" in card
+
+
+def test_what_made_the_first_bundle_has_made_the_second(tiny: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [{"text": f"firm {number} {verb}", "label": "positive"} for number in range(40) for verb in ("a", "b")]
+    rows += [{"text": f"firm {number} falls", "label": "negative"} for number in range(40)]
+    write_rows(data / "news.jsonl", rows)
+    encoder = {"tuning": "full", "start": str(tiny)}
+    head = {**RECIPE["heads"][0], "ngrams": 0}
+    source = {"path": "news.jsonl", "heads": ["sentiment"]}
+    once = {**RECIPE["training"], "epochs": 1}
+    changes = {"encoder": encoder, "heads": [head], "data": [source], "training": once}
+    train(recipe_file(tmp_path, tiny.parent / "base", **changes), data, tmp_path / "out", "fp32")
+    before, after = (known_by(load_bundle(str(folder))) for folder in (tiny, tmp_path / "out"))
+
+    assert len(before) and np.isin(before, after).all()
+    assert len(after) > len(before)
+
+
+def test_a_first_bundle_that_changed_under_its_name_is_another_recipe(tiny: Path, tmp_path: Path) -> None:
+    """With a frozen layer the checkpoint holds only the others: they would stand over layers of another bundle."""
+    first = tmp_path / "first"
+    shutil.copytree(tiny, first)
+    encoder = {"tuning": "full", "start": str(first), "frozen_layers": 1}
+    once = {**RECIPE["training"], "epochs": 1}
+    asked = load_recipe(recipe_file(tmp_path, tiny.parent / "base", encoder=encoder, training=once))
+    training.learn(asked, tiny.parent / "data", tmp_path / "work")
+    manifest = first / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"tiny"', '"tiny-again"', 1))
+
+    with pytest.raises(TrainingError, match="checkpoint of another recipe"):
+        training.learn(asked, tiny.parent / "data", tmp_path / "work")
+
+
+def test_without_calibration_texts_validation_weighs_the_ngrams(tiny: Path, tmp_path: Path) -> None:
+    splits = {"train": 80, "validation": 12, "calibration": 0}
+    once = {**RECIPE["training"], "epochs": 1}
+    path = recipe_file(tmp_path, tiny.parent / "base", splits=splits, training=once)
+    metrics = train(path, tiny.parent / "data", tmp_path / "out", "fp32")
+
+    assert {note["judged_by"] for note in metrics["ngrams"].values()} == {"validation"}
+    assert "weighed on the validation split" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_bundle_over_another_base_is_no_start(random_base: Path, tmp_path: Path) -> None:

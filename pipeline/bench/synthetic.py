@@ -28,8 +28,6 @@ _SURGE = 3600.0
 # counts.
 _APART = 7
 _FIRST = 2
-# A surge is found when an alert is on while it is in the window; one that was on before has no delay.
-_FOUND = 2 * _SURGE
 
 
 class Calm(Struct, frozen=True):
@@ -96,6 +94,7 @@ def surges(
     track = follow(Series(kind, 0.0, step, counts), plan)
     spans = [((alert.row + 1) * step, (alert.last + 1) * step) for alert in track.alerts]
     first = [next((begun for begun, last in spans if last > onset), math.inf) - onset for onset in onsets]
-    found = [delay for delay in first if delay <= _FOUND]
+    # A surge is found when an alert is on while it is in the window; one that was on before has no delay.
+    found = [delay for delay in first if delay <= _SURGE + plan.window]
     delays = [delay / 60 for delay in found if delay > 0]
     return Found(kind, rate, many, len(found), float(median(delays)) if delays else math.inf)

@@ -58,9 +58,14 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             published = [
                 f"{each[metric]:.3f} {each['name']}" for each in row["published"] if each.get(metric) is not None
             ]
-            title, count = (row["title"], f"{row['n']:,}" if row["n"] else "") if not number else ("", "")
+            title, count = (_title(row), f"{row['n']:,}" if row["n"] else "") if not number else ("", "")
             table.add_row(title, count, metric, _figure(row["figures"].get(metric)), "\n".join(published))
     return table
+
+
+def _title(row: dict[str, Any]) -> str:
+    known = row["known_before"]
+    return f"{row['title']} ({known:,} texts had made the bundle it began with)" if known else row["title"]
 
 
 def _figure(figure: dict[str, Any] | None) -> str:
