@@ -44,7 +44,7 @@ def test_a_stopped_run_says_that_the_same_command_goes_on(
 ) -> None:
     from models import train
 
-    def stopped(*_: Any) -> None:
+    def stopped(*_: Any, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "fit", stopped)
