@@ -53,15 +53,16 @@ def add_ngrams(
     for module in network.heads.values():
         if isinstance(module, LabelHead):
             module.ngrams = None
+    judges = {head.name: _judge(head.name, splits) for head in wanted}
     heard = {
         split: answers(NetworkRunner(network), splits[split], recipe, tokenizer)
         for split in _JUDGES
-        if wanted and splits[split].texts
+        if split in judges.values()
     }
     notes: dict[str, Any] = {}
     for head in wanted:
         found = fit_ngrams(splits["train"], head, int(network.encoder.config.vocab_size))
-        split = next((split for split, said in heard.items() if head.name in said.logits), None)
+        split = judges[head.name]
         if found is None or split is None:
             continue
         said = heard[split]
@@ -81,6 +82,12 @@ def add_ngrams(
             "ngrams": round(wide, 4),
         }
     return notes
+
+
+def _judge(head: str, splits: Mapping[Split, Corpus]) -> Split | None:
+    """The split whose texts say how much a head's n-grams may say; none where there are no such texts."""
+    heard = (split for split in _JUDGES if any(head in each.labels for each in splits[split].targets))
+    return next(heard, None)
 
 
 def fit_ngrams(corpus: Corpus, head: HeadRecipe, vocabulary: int) -> Ngrams | None:

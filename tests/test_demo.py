@@ -13,6 +13,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from day import day, rule
 from rich.console import Console
 
 from models.runtime import load_scorer
@@ -21,7 +22,7 @@ from pipeline.decode import Decoder
 from pipeline.demo.scenario import market_day
 from pipeline.demo.stage import RULES
 from pipeline.demo.view import State, View
-from pipeline.demo.watch import Alerted, Counts, Letter, Snapshot
+from pipeline.demo.watch import Alerted, Counts, Letter, Snapshot, Watch
 from pipeline.demo.words import highlighted
 from pipeline.rules import load_rules
 from pipeline.settings import EventSettings
@@ -221,6 +222,22 @@ def test_words_are_highlighted_by_their_weight() -> None:
         ("Shares", "yellow"),
         ("plunge", "bold white on red"),
     ]
+
+
+async def test_the_demo_waits_until_rules_have_looked_at_all_that_is_over(tmp_path: Path) -> None:
+    async with day(f"sqlite:///{tmp_path / 'demo.db'}", tmp_path, rule()) as today:
+        watch = Watch(today.database)
+        nothing = await watch.has_decided({"news"})
+        await today.tell((1, "Oats rise"))
+        # No tick was closed so far, so nothing is known of how far the rules are.
+        stored = await watch.has_decided({"news"})
+        others = await watch.has_decided({"chat"})
+        await today.reach(60)
+        looked = await watch.has_decided({"news"})
+        await today.tell((600, "Oats fall"))
+        more = await watch.has_decided({"news"})
+
+    assert (nothing, stored, others, looked, more) == (True, False, True, True, False)
 
 
 class TestRun:

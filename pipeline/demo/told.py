@@ -14,10 +14,9 @@ _SEVERITIES = {"critical": "bold white on red", "high": "bold white on dark_oran
 
 def told_once(alerts: Sequence[Alerted]) -> list[tuple[Alerted, int]]:
     """Several publishers carry the same sentence: the latest of each, and how often it is among these."""
-    found: dict[tuple[Any, ...], tuple[Alerted, int]] = {}
+    found: dict[tuple[str, str, Any], tuple[Alerted, int]] = {}
     for alert in alerts:
-        about = (alert.time,) if alert.counts else (alert.evidence.get("text", ""),)
-        key = alert.rule, alert.group if alert.counts else "", *about
+        key = alert.rule, alert.group, alert.evidence.get("text", alert.time)
         first, times = found.get(key, (alert, 0))
         found[key] = first, times + 1
     return list(found.values())
