@@ -229,7 +229,7 @@ async def test_the_demo_waits_until_rules_have_looked_at_all_that_is_over(tmp_pa
         watch = Watch(today.database)
         nothing = await watch.has_decided({"news"})
         await today.tell((1, "Oats rise"))
-        # No tick was closed so far, so nothing is known of how far the rules are.
+        # No tick was closed so far.
         stored = await watch.has_decided({"news"})
         others = await watch.has_decided({"chat"})
         await today.reach(60)

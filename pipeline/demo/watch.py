@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import and_, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.store.database import Database
@@ -108,15 +108,15 @@ class Watch:
         Raises:
             DatabaseError: the database is away.
         """
-        # A stream of which no tick was closed yet has no watermark.
-        same = and_(watermarks.c.stream == events.c.stream, watermarks.c.run == "")
-        decided = func.coalesce(func.max(watermarks.c.decided_tick), -1)
+        newest = (
+            select(func.max(events.c.visible_tick))
+            .where(events.c.stream == watermarks.c.stream, events.c.run.is_(None))
+            .scalar_subquery()
+        )
         behind = (
-            select(events.c.stream)
-            .join_from(events, watermarks, same, isouter=True)
-            .where(events.c.run.is_(None), events.c.stream.in_(streams))
-            .group_by(events.c.stream)
-            .having(decided < func.max(events.c.visible_tick) - _OPEN_TICKS)
+            select(watermarks.c.stream)
+            .where(watermarks.c.run == "", watermarks.c.stream.in_(streams))
+            .where(watermarks.c.decided_tick < newest - _OPEN_TICKS)
         )
         async with self._database.read() as connection:
             return (await connection.execute(behind)).first() is None
