@@ -101,6 +101,19 @@ class Deployment:
 
         return asyncio.run(ask())
 
+    def run(self, statement: str) -> None:
+        """Change something behind the workers' backs."""
+
+        async def change() -> None:
+            database = Database(self.settings.database)
+            try:
+                async with database.begin() as connection:
+                    await connection.execute(text(statement))
+            finally:
+                await database.close()
+
+        asyncio.run(change())
+
     def counts(self) -> tuple[int, int, int]:
         """Records that were (new, repeated, dead), by the partitions' progress."""
         row = self.rows(
