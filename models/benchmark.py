@@ -1,5 +1,6 @@
 """Recipes as rows of a table: each trained for every fold or seed, tested, and set beside published figures."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def run(name: str, data: Path, work: Path, report: Report = lambda *_: None) -> 
         work: takes checkpoints and results.
 
     Raises:
-        UsageError: the recipe is no benchmark, or its data are not usable.
+        UsageError: the recipe is no benchmark, its data are not usable, or `work` has another recipe's results
+            under its name.
     """
     if name == DIGITS:
         path = _result(work, DIGITS, 0)
@@ -59,12 +61,18 @@ def run(name: str, data: Path, work: Path, report: Report = lambda *_: None) -> 
     for number, variant in enumerate(_variants(recipe, asked)):
         path = _result(work, recipe.name, number)
         if not path.is_file():
-            _keep(path, _one(variant, recipe, data, path.parent, report))
+            found = _one(variant, recipe, data, path.parent, report)
+            _keep(path, {**found, "recipe": _digest(recipe)})
+        elif not _kept(path, recipe):
+            raise UsageError(
+                f"{path} is the result of another recipe that is called {recipe.name}; give another folder for "
+                f"results, or remove {path.parent.parent} to measure anew."
+            )
     return stored(name, work)
 
 
 def stored(name: str, work: Path) -> dict[str, Any]:
-    """The row of a benchmark from the results that lie in `work`; without figures where one is missing.
+    """The row of a benchmark from its results in `work`; without figures where one is missing or another recipe's.
 
     Raises:
         UsageError: the recipe is no benchmark.
@@ -74,10 +82,10 @@ def stored(name: str, work: Path) -> dict[str, Any]:
         _result(work, recipe.name if recipe else name, number)
         for number in range(max(1, asked.folds, asked.seeds))
     ]
-    whole = all(path.is_file() for path in paths)
-    runs = [msgspec.json.decode(path.read_bytes()) for path in paths] if whole else []
+    found = [_kept(path, recipe) for path in paths]
+    runs = [each for each in found if each] if all(found) else []
     return {
-        "name": name,
+        "name": recipe.name if recipe else name,
         "title": asked.title,
         "tuning": recipe.encoder.tuning if recipe else "",
         "metrics": list(asked.metrics),
@@ -100,6 +108,19 @@ def _asked(name: str) -> tuple[Recipe, Benchmark]:
 
 def _result(work: Path, name: str, number: int) -> Path:
     return work / name / str(number) / RESULT
+
+
+def _kept(path: Path, recipe: Recipe | None) -> dict[str, Any] | None:
+    """The result that lies there, if it is this recipe's; the digits have none."""
+    if not path.is_file():
+        return None
+    result: dict[str, Any] = msgspec.json.decode(path.read_bytes())
+    return result if recipe is None or result.get("recipe") == _digest(recipe) else None
+
+
+def _digest(recipe: Recipe) -> str:
+    """Of what a recipe says, whatever its layout."""
+    return hashlib.sha256(msgspec.json.encode(recipe, order="sorted")).hexdigest()[:16]
 
 
 def _keep(path: Path, result: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Benchmarks: recipes as rows of a table, folds, seeds with labels held out, and sequences that are not text."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ pytest.importorskip("transformers", reason="needs transformers: install salience
 
 import torch
 from tiny_bundle import RECIPE, tiny_data, to_toml
+from typer.testing import CliRunner
 
 from models import digits
 from models.benchmark import benchmarks, run, stored, unseen
 from models.recipe import load_recipe
+from pipeline.commands.app import app
 from schemas.errors import UsageError
 
 pytestmark = pytest.mark.train
@@ -101,3 +104,30 @@ def test_a_patch_knows_its_pixels_and_its_place() -> None:
     assert patches[0, 8, :16].sum() == 1.0
     assert patches[0, :8, :16].sum() == 0.0
     assert torch.equal(patches[0, :, 16:], torch.eye(9))
+
+
+def test_a_result_of_another_recipe_of_that_name_is_not_taken_for_this_ones(
+    random_base: Path, tmp_path: Path
+) -> None:
+    asked = {"title": "tiny", "head": "sentiment", "metrics": ["accuracy"]}
+    run(recipe_file(tmp_path, random_base, ("sentiment",), asked), tiny_data(tmp_path / "data"), tmp_path / "work")
+    other = recipe_file(tmp_path, random_base, ("sentiment",), asked, encoder={"tuning": "frozen"})
+
+    assert stored(other, tmp_path / "work")["figures"] == {}
+    with pytest.raises(UsageError, match=r"of another recipe that is called .*, or remove .* to measure anew"):
+        run(other, tmp_path / "data", tmp_path / "work")
+
+
+def test_a_recipe_of_ones_own_has_its_row_in_the_table(random_base: Path, tmp_path: Path) -> None:
+    asked = {"title": "my own", "head": "sentiment", "metrics": ["accuracy"]}
+    file = recipe_file(tmp_path, random_base, ("sentiment",), asked)
+    data = tiny_data(tmp_path / "data")
+
+    told = CliRunner().invoke(
+        app, ["model", "benchmark", file, "--data", str(data), "--work", str(tmp_path / "work"), "--json"]
+    )
+
+    assert told.exit_code == 0, told.output
+    *_, row = json.loads(told.stdout)["benchmarks"]
+    assert (row["title"], row["n"] > 0) == ("my own", True)
+    assert 0.0 <= row["figures"]["accuracy"]["mean"] <= 1.0

@@ -15,7 +15,11 @@ METRICS = ("accuracy", "macro_f1", "weighted_f1", "entity_f1", "auroc_none")
 @command
 def benchmark(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Benchmarks to run where no result lies in --work; `all` for all.")
+        list[str] | None,
+        typer.Argument(
+            help="Benchmarks to run where no result lies in --work: names, or files of recipes (.toml) with a "
+            "section [benchmark]; `all` for all that come along."
+        ),
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder of the public data sets.")] = Path("data"),
     work: Annotated[Path, typer.Option(help="Folder of checkpoints and results.")] = Path("runs/benchmarks"),
@@ -34,9 +38,12 @@ def benchmark(
         raise ConfigError(f"benchmarks need {error.name}; pip install 'salience[train]'") from None
     known = measured.benchmarks()
     chosen = known if names == ["all"] else list(names or [])
-    unknown = [name for name in chosen if name not in known]
+    own = [name for name in chosen if name.endswith(".toml")]
+    unknown = [name for name in chosen if name not in (*known, *own)]
     if unknown:
-        raise UsageError(f"there is no benchmark {unknown[0]}; there are {', '.join(known)}")
+        raise UsageError(
+            f"there is no benchmark {unknown[0]}; there are {', '.join(known)}, and a recipe file ends with .toml"
+        )
 
     def report(line: str, *_: Any) -> None:
         err.print(line, style="dim", highlight=False)
@@ -44,7 +51,7 @@ def benchmark(
     for name in chosen:
         err.print(f"{name} ...", style="bold")
         measured.run(name, data, work, report)
-    rows = [measured.stored(name, work) for name in known]
+    rows = [measured.stored(name, work) for name in (*known, *dict.fromkeys(own))]
     if json:
         show_json({"benchmarks": rows})
         return
