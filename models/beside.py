@@ -1,13 +1,11 @@
 """What a bundle is measured against: simple models on the same training rows, and the base before its training."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,13 +19,11 @@ from models.baseline import Labelled, linear, of_vectors, of_words
 from models.bundle import Head
 from models.corpus import Corpus, base_vectors
 from models.data import Example, Sources, Split, read_splits, spans_of, tagged_words
+from models.paper import Paper
 from models.predict import Pairs
 from models.recipe import Recipe
 from models.text import word_shape
 from models.tokens import words_of
-
-if TYPE_CHECKING:
-    from models.graded import Paper
 
 Numbers = NDArray[np.int64]
 

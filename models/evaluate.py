@@ -10,10 +10,11 @@ import numpy as np
 from models import corpus as corpora
 from models.bundle import GRAPH, RECIPE, SPAN_GRAPH, TOKENIZER, Bundle, Head, load_bundle
 from models.exam import Asked, Exam, read_exam
-from models.graded import Paper, grade_embedding, grade_entities, grade_labels, grade_spans
+from models.graded import grade_embedding, grade_entities, grade_labels, grade_spans
 from models.graphs import Graphs
 from models.language import unsupported
 from models.leaks import leaked
+from models.paper import Paper
 from models.predict import answers
 from models.recipe import Recipe
 from models.runtime import DEFAULT_BATCH_TOKENS

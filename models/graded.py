@@ -1,7 +1,6 @@
 """The figures of what a head said of a file, by the head's kind. N texts or spans, L labels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,44 +8,20 @@ from numpy.typing import NDArray
 
 from models import beside, fewshot
 from models.bootstrap import auroc, auroc_interval, class_intervals, difference, entity_intervals, label_intervals
-from models.bundle import Bundle, Head
-from models.corpus import Corpus
 from models.data import Span
-from models.exam import Asked, Exam
+from models.exam import Asked
 from models.figures import Scored, entity_figures, label_figures, scored
 from models.gazetteer import Gazetteer, read_names
 from models.interpret import familiarity
-from models.predict import Answers, Pairs
-from models.recipe import Recipe
+from models.paper import Paper
+from models.predict import Pairs
 from models.runtime import load_banks
-from models.tokens import TextTokenizer
 
 DECISIONS = ("label", "unsure", "none", "unsupported")
 
 Said = Callable[[str], None]
 Numbers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Paper:
-    """The questions of an exam with what the bundle said of them.
-
-    `order` [N] is the order in which texts were asked, `leaked` and `unsupported` [N] are by text. `text_level` is
-    the head that says of whole texts what this one says of spans.
-    """
-
-    bundle: Bundle
-    recipe: Recipe
-    head: Head
-    exam: Exam
-    tokenizer: TextTokenizer
-    corpus: Corpus
-    said: Answers
-    order: Numbers
-    leaked: Flags
-    unsupported: Flags
-    text_level: Head | None
 
 
 def grade_labels(asked: Asked, paper: Paper, report: Said) -> dict[str, Any]:
