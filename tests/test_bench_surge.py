@@ -174,3 +174,24 @@ def test_moments_that_are_absent_count_nothing(tmp_path: Path) -> None:
     path.write_text("timestamp,value\n" + "".join(f"2024-05-31T09:0{minute}:00Z,5\n" for minute in (0, 1, 2, 5)))
 
     assert read_series(str(path)).counts.tolist() == [5, 5, 5, 0, 0, 5]
+
+
+def test_rules_that_a_plain_series_cannot_answer_are_named(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULES + "  - {name: sad, kind: share, stream: news, head: sentiment, label: negative}\n")
+    done = CliRunner().invoke(
+        app, ["rules", "backtest", str(rules), "--counts", str(written(tmp_path) / "acme.csv")]
+    )
+
+    assert done.exit_code == 0, done.output
+    assert "sad (share)" in done.stderr
+
+
+def test_a_window_that_rows_do_not_make_up_is_refused_with_one_that_they_do(tmp_path: Path) -> None:
+    rules, counts = tmp_path / "rules.yaml", tmp_path / "days.csv"
+    rules.write_text("rules:\n  - {name: much, kind: volume, stream: news}\n")
+    counts.write_text("timestamp,value\n" + "".join(f"2024-05-{day:02},7\n" for day in range(1, 31)))
+    done = CliRunner().invoke(app, ["rules", "backtest", str(rules), "--counts", str(counts)])
+
+    assert done.exit_code == 2
+    assert "a window of 86400s or a multiple of it" in " ".join(done.output.split())

@@ -8,10 +8,10 @@ import typer
 
 from models.runtime import labels_of
 from pipeline.commands.options import MapOption, SetOption, StartOption, StepOption, StreamOption
-from pipeline.commands.output import JsonOption, command, out, plain, run_async, settings_with, show_json
+from pipeline.commands.output import JsonOption, command, err, out, plain, run_async, settings_with, show_json
 from pipeline.files import check_stream, fields, read_lines
 from pipeline.rehearse import rehearse_database, rehearse_file
-from pipeline.rules import Labels, load_rules
+from pipeline.rules import AbsenceRule, AnyRule, Labels, VolumeRule, load_rules
 from pipeline.surge.backtest import Backtest
 from pipeline.surge.backtest import backtest as run_backtest
 from pipeline.surge.plot import Panel, svg
@@ -79,9 +79,9 @@ def backtest(
     """
     _check_choice([bool(counts), database, events is not None], run, always, plot)
     if counts:
-        found, panels = run_backtest(
-            load_rules(file, receivers=False).rules, [read_series(path) for path in counts]
-        )
+        asked = load_rules(file, receivers=False).rules
+        found, panels = run_backtest(asked, [read_series(path) for path in counts])
+        _name_left_out(asked)
     else:
         settings = settings_with()
         labels: dict[str, Labels] = {name: labels_of(settings.model.bundle, name) for name in STREAMS}
@@ -109,6 +109,13 @@ def _check_choice(given: Sequence[bool], run: str | None, always: bool, plot: st
         )
     if plot is not None and not plot.endswith(".svg"):
         raise UsageError(f"{plot} is no SVG; plots are drawn as SVG only, so give a name that ends in .svg")
+
+
+def _name_left_out(rules: Sequence[AnyRule]) -> None:
+    """A rule that is missing in the result must not look like one that did not fire."""
+    others = [f"{rule.name} ({rule.kind})" for rule in rules if not isinstance(rule, VolumeRule | AbsenceRule)]
+    if others:
+        err.print(plain(f"left out, for a plain series has no texts: {', '.join(others)}"))
 
 
 def _write(plot: str | None, panels: Sequence[Panel]) -> None:

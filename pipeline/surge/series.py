@@ -73,7 +73,9 @@ def read_series(path: str) -> Series:
             for row in reader:
                 moments.append(_moment(row["timestamp"], path, reader.line_num))
                 values.append(_count(row["value"], path, reader.line_num))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise UsageError(f"the file {path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"the file {path} cannot be read as CSV: {error}") from None
     return _gridded(path, np.array(moments), np.array(values))
 
@@ -141,7 +143,7 @@ def _fitted(plan: Plan, series: Series) -> Plan:
     if per < 1 or per != round(per):
         raise UsageError(
             f"the rows of {series.name} are {series.step:g} s apart, and a window of {plan.window:g} s "
-            "is no whole number of them; give the rule a window that is"
+            f"is no whole number of them; give the rule a window of {series.step:g}s or a multiple of it"
         )
     every = max(1, round(plan.every / series.step)) * series.step
     return replace(plan, every=every)
