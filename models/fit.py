@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -218,15 +218,7 @@ class _Run:
         if not self._recipe.encoder.dropout:
             # The encoder's own dropout costs a third of the time on a CPU.
             self._network.encoder.eval()
-        batch, inputs = gather(self._train, positions, self._tokenizer, self._device)
-        vectors = self._train.vectors
-        base = None if vectors is None else torch.from_numpy(vectors[positions]).float().to(self._device)
-        if self._frozen is None:
-            outputs = named_outputs(self._network, self._network(*inputs))
-        else:
-            outputs = named_outputs(self._network, self._network.read(self._frozen.layers(positions), *inputs))
-        targets = [self._train.targets[position] for position in positions]
-        losses = self._losses(self._network, outputs, batch, targets, base)
+        losses = self._read(positions)
         total = torch.stack(list(losses.values())).sum()
         if not math.isfinite(float(total.detach())):
             raise TrainingError(
@@ -240,6 +232,29 @@ class _Run:
         self._optimizer.step()
         self._schedule.step()
         return {name: float(loss.detach()) for name, loss in losses.items()}
+
+    def _read(self, positions: Any) -> dict[str, Tensor]:
+        """Each head's loss over a batch, which is read twice where the two readings shall agree."""
+        batch, inputs = gather(self._train, positions, self._tokenizer, self._device)
+        vectors = self._train.vectors
+        base = None if vectors is None else torch.from_numpy(vectors[positions]).float().to(self._device)
+        targets = [self._train.targets[position] for position in positions]
+        outputs = self._outputs(positions, inputs)
+        losses = self._losses(self._network, outputs, batch, targets, base)
+        alpha = self._recipe.training.r_drop
+        if not alpha:
+            return losses
+        again = self._outputs(positions, inputs)
+        others = self._losses(self._network, again, batch, targets, base)
+        losses = {name: (loss + others[name]) / 2 for name, loss in losses.items()}
+        for name, apart in self._losses.apart(outputs, again, targets).items():
+            losses[name] = losses[name] + alpha / 2 * apart
+        return losses
+
+    def _outputs(self, positions: Any, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        if self._frozen is None:
+            return named_outputs(self._network, self._network(*inputs))
+        return named_outputs(self._network, self._network.read(self._frozen.layers(positions), *inputs))
 
     def _optimization(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         options = self._recipe.training

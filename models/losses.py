@@ -64,6 +64,20 @@ class Losses:
                 found[head.name] = head.weight * loss / len(targets)
         return found
 
+    def apart(
+        self, first: Mapping[str, Tensor], second: Mapping[str, Tensor], targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        """How far two readings of one batch differ, by head of kind label: mean of the two Kullback-Leibler
+        divergences, summed over the head's texts and divided by all texts of the batch.
+        """
+        found: dict[str, Tensor] = {}
+        for head in self._recipe.heads:
+            rows = [row for row, each in enumerate(targets) if head.kind == "label" and head.name in each.labels]
+            if rows:
+                name = f"{head.name}.logits"
+                found[head.name] = head.weight * disagreement(first[name][rows], second[name][rows]) / len(targets)
+        return found
+
     def _label(self, name: str, logits: Tensor, targets: Sequence[Target]) -> Tensor | None:
         rows = [row for row, each in enumerate(targets) if name in each.labels]
         if not rows:
@@ -123,6 +137,12 @@ def tag_loss(logits: Tensor, tags: Tensor, open_tags: Tensor) -> Tensor:
     right = torch.where(tags == 0, outside, exact)
     losses = -torch.log(right + _SMALLEST) * counted
     return (losses.sum(dim=1) / counted.sum(dim=1).clamp(min=1)).sum()
+
+
+def disagreement(first: Tensor, second: Tensor) -> Tensor:
+    """Sum over texts of the mean of both Kullback-Leibler divergences, in nats, of logits [N, L] and [N, L]."""
+    one, other = (functional.log_softmax(each, dim=1) for each in (first, second))
+    return ((one.exp() - other.exp()) * (one - other)).sum() / 2
 
 
 def label_weights(counts: Sequence[int], power: float) -> Tensor:

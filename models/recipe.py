@@ -102,7 +102,9 @@ class Training(_Part, frozen=True):
 
     `mixing` is the power of a file's rows by which it is drawn: 1 as they are, 0.5 by the root. `patience`
     counts epochs without a better mean of the heads' validation figures. `refit_epochs` more train the heads
-    alone, over the encoder as it is then, and are kept only if validation gets better.
+    alone, over the encoder as it is then, and are kept only if validation gets better. Above 0, `r_drop` reads
+    each batch twice and weighs how far the answers of a head of kind label differ between two draws of dropout
+    (R-Drop, Liang et al. 2021, whose alpha it is; the loss is divided by 2 here).
     """
 
     epochs: Count = 4
@@ -114,6 +116,7 @@ class Training(_Part, frozen=True):
     warm_up: Share = 0.1
     dropout: Share = 0.1
     label_smoothing: Share = 0.0
+    r_drop: Annotated[float, Meta(ge=0.0)] = 0.0
     mixing: Share = 0.5
     clip: Positive = 1.0
     refit_epochs: Annotated[int, Meta(ge=0)] = 0
@@ -245,6 +248,8 @@ def _problem(recipe: Recipe) -> str:
         return f"encoder: start needs tuning = full, and it is {recipe.encoder.tuning}."
     if recipe.encoder.start and recipe.ships:
         return "encoder: a bundle that ships starts from the base, whose licence is known; leave start out."
+    if recipe.training.r_drop and not (recipe.training.dropout or recipe.encoder.dropout):
+        return "training: r_drop compares two draws of dropout, and both dropouts are 0; give one of them."
     splits = recipe.splits
     if splits.train + splits.validation + splits.calibration > 100:
         return "splits: train, validation and calibration are more than 100 percent together."

@@ -13,7 +13,9 @@ pytest.importorskip("peft", reason="needs peft: install salience[train]")
 from training import Bench  # noqa: E402 (needs torch)
 
 from models import fit as fitting  # noqa: E402
+from models.corpus import gather  # noqa: E402
 from models.fit import CHECKPOINT, LOG, Progress, Report, fit, label_counts  # noqa: E402
+from models.losses import disagreement  # noqa: E402
 from models.network import Network  # noqa: E402
 from models.recipe import Recipe  # noqa: E402
 from models.tune import learning  # noqa: E402
@@ -165,6 +167,23 @@ def test_the_log_has_losses_and_validation_as_json_lines(bench: Bench, tmp_path:
     assert [line["epoch"] for line in lines if "validation" in line] == [1, 2]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert set(losses[0]) == {head.name for head in bench.recipe.heads}
+
+
+def test_readings_under_dropout_come_to_agree_where_the_recipe_asks_for_it(bench: Bench, tmp_path: Path) -> None:
+    def differ(r_drop: float) -> float:
+        training = msgspec.structs.replace(bench.recipe.training, r_drop=r_drop, dropout=0.5)
+        asked = msgspec.structs.replace(bench.recipe, training=training)
+        network = Network(bench.network().encoder, asked.heads, 0.5)
+        train, validation = bench.splits["train"], bench.splits["validation"]
+        fit(network, asked, train, validation, bench.tokenizer, tmp_path / str(r_drop))
+        network.train()
+        _, inputs = gather(train, list(range(64)), bench.tokenizer, torch.device("cpu"))
+        place = network.output_names().index("sentiment.logits")
+        with torch.inference_mode():
+            one, other = (network(*inputs)[place] for _ in range(2))
+        return float(disagreement(one, other))
+
+    assert differ(200.0) < 0.75 * differ(0.0)
 
 
 def test_what_stays_frozen_is_the_same_after_training(bench: Bench, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: install salience[train]")
 
-from models.losses import Losses, label_weights, tag_loss  # noqa: E402 (needs torch)
+from models.losses import Losses, disagreement, label_weights, tag_loss  # noqa: E402 (needs torch)
 from models.recipe import DataRecipe, HeadRecipe, Recipe, Training  # noqa: E402
 from models.targets import IGNORED, Target  # noqa: E402
 
@@ -111,3 +111,26 @@ def test_an_embedding_is_held_to_the_vectors_of_the_base() -> None:
 
     assert float(same) == pytest.approx(0.0, abs=1e-6)
     assert float(opposite) == pytest.approx(2.0)
+
+
+def test_two_readings_differ_by_the_mean_of_both_divergences() -> None:
+    one = torch.tensor([[2.0, 0.0, -1.0], [0.3, 0.1, 0.0]])
+    other = torch.tensor([[0.0, 1.0, 0.5], [0.3, 0.1, 0.0]])
+    first, second = torch.softmax(one, 1), torch.softmax(other, 1)
+    there, back = (first * (first / second).log()).sum(), (second * (second / first).log()).sum()
+
+    assert float(disagreement(one, other)) == pytest.approx(float(there + back) / 2)
+    assert float(disagreement(one, one)) == 0.0
+
+
+def test_two_readings_need_to_agree_where_a_head_has_a_label_only() -> None:
+    losses = Losses(recipe(MOOD), {"mood": [1, 1]}, CPU)
+    calm, other = torch.zeros(2, 2), torch.tensor([[0.0, 0.0], [3.0, -3.0]])
+    labelled = Target(labels={"mood": 0})
+
+    def apart(*targets: Target) -> dict[str, torch.Tensor]:
+        return losses.apart({"mood.logits": calm}, {"mood.logits": other}, targets)
+
+    assert float(apart(labelled, Target())["mood"]) == 0.0
+    assert float(apart(labelled, labelled)["mood"]) == pytest.approx(float(disagreement(calm, other)) / 2)
+    assert apart(Target(), Target()) == {}

@@ -86,6 +86,8 @@ def test_sentiment_of_the_market_is_not_offered_to_chat() -> None:
         (part(training={"epoch": 3}), r"unknown field `epoch`.*training"),
         (part(training={"epochs": 0}), r">= 1.*training\.epochs"),
         (part(training={"learning_rate": -1.0}), r"> 0\.0.*training\.learning_rate"),
+        (part(training={"r_drop": -1.0}), r">= 0\.0.*training\.r_drop"),
+        (part(training={"r_drop": 1.0, "dropout": 0.0}), "r_drop compares two draws of dropout, and both"),
         (part(splits={"train": 90, "validation": 10, "calibration": 10}), "more than 100 percent together"),
         (part(encoder={"start": "packaged"}), "encoder: start needs tuning = full, and it is lora"),
         (
