@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.rules import CountRule, ShareRule
+from pipeline.store.histories import Histories
 from pipeline.store.panels import Counts, Floats, Known
 from pipeline.store.readings import Reading
 from pipeline.surge.baseline import Baseline, fit
@@ -49,6 +50,7 @@ class Baselines:
         self._stored = stored
         self._most = most
         self._kept: dict[_Key, Fitted | None] = {}
+        self._histories = Histories()
 
     async def of(
         self, connection: AsyncConnection, basis: Basis, needed: Iterable[Need]
@@ -89,7 +91,7 @@ class Baselines:
         for at in range(0, len(missing), _AT_ONCE):
             part = missing[at : at + _AT_ONCE]
             start = basis.reading.since if basis.reading else 0
-            seen = await basis.counts.coarse(connection, part, basis.known, start)
+            seen = await self._histories.of(connection, basis.counts, basis.known, basis.runs, part, start)
             # Beside the loop: heartbeats must not wait for it.
             made = await asyncio.to_thread(_fitted, part, seen, basis.counts.rule, basis.reading)
             latest: dict[str, tuple[int, Fitted | None]] = {}

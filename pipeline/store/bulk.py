@@ -1,8 +1,9 @@
 """Many rows in one statement: arrays through unnest on PostgreSQL, executemany on SQLite."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from operator import add
+from typing import Any, Literal
 
 from sqlalchemy import Table, bindparam, cast, column, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -17,6 +18,8 @@ from schemas.tables import events
 _QUOTE = sqlite_dialect().identifier_preparer
 
 Columns = Mapping[str, Sequence[Any]]
+# What a value that is stored and a new one make together.
+Merge = Literal["sum", "least", "greatest"]
 
 
 async def insert_events(
@@ -57,20 +60,21 @@ async def insert_returning(
     return [tuple(row) for row in await connection.execute(statement, list(rows))]
 
 
-async def add_all(connection: AsyncConnection, table: Table, columns: Columns, added: str) -> None:
-    """Insert rows; where a key is there already, its column `added` grows by what the row has.
+async def merge_all(
+    connection: AsyncConnection, table: Table, columns: Columns, merged: Mapping[str, Merge]
+) -> None:
+    """Insert rows; where a key is there already, the columns that are named become what the two make together.
 
     Keys must differ, and come in one order wherever two transactions may meet.
     """
     if not next(iter(columns.values())):
         return
-    names = tuple(columns)
+    names, how = tuple(columns), tuple(merged.items())
     if connection.dialect.name == "sqlite":
-        await connection.exec_driver_sql(
-            _plain_adding(table, names, added), list(zip(*columns.values(), strict=True))
-        )
+        rows = list(zip(*columns.values(), strict=True))
+        await connection.exec_driver_sql(_plain_merging(table, names, how), rows)
     else:
-        await connection.execute(_unnest_adding(table, names, added), dict(columns))
+        await connection.execute(_unnest_merging(table, names, how), dict(columns))
 
 
 async def _insert_events_sqlite(
@@ -109,19 +113,24 @@ def _plain(table: Table, names: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _plain_adding(table: Table, names: tuple[str, ...], added: str) -> str:
+def _plain_merging(table: Table, names: tuple[str, ...], merged: tuple[tuple[str, Merge], ...]) -> str:
     quote = _QUOTE.quote
     keys = ", ".join(quote(each.name) for each in table.primary_key.columns)
-    grown = f"{quote(table.name)}.{quote(added)} + excluded.{quote(added)}"
+    together = {"sum": "{0} + {1}", "least": "min({0}, {1})", "greatest": "max({0}, {1})"}
+    sets = ", ".join(
+        f"{quote(name)} = " + together[how].format(f"{quote(table.name)}.{quote(name)}", f"excluded.{quote(name)}")
+        for name, how in merged
+    )
     insert = _plain(table, names).removesuffix(" ON CONFLICT DO NOTHING")
-    return f"{insert} ON CONFLICT ({keys}) DO UPDATE SET {quote(added)} = {grown}"
+    return f"{insert} ON CONFLICT ({keys}) DO UPDATE SET {sets}"
 
 
 @lru_cache(maxsize=64)
-def _unnest_adding(table: Table, names: tuple[str, ...], added: str) -> Any:
+def _unnest_merging(table: Table, names: tuple[str, ...], merged: tuple[tuple[str, Merge], ...]) -> Any:
     insert = _unnest(table, (), names, upsert=True)
-    grown = table.c[added] + insert.excluded[added]
-    return insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_={added: grown})
+    together: Mapping[Merge, Callable[..., Any]] = {"sum": add, "least": func.least, "greatest": func.greatest}
+    sets = {name: together[how](table.c[name], insert.excluded[name]) for name, how in merged}
+    return insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=sets)
 
 
 @lru_cache(maxsize=64)

@@ -65,4 +65,4 @@ async def move(connection: AsyncConnection, moved: "Counter[tuple[int, str, int,
     columns = {name: [key[at] for key in keys] for at, name in enumerate(_KEY)}
     amounts = [moved[key] for key in keys]
     other = {"raw": "single", "single": "raw"}[kind]
-    await bulk.add_all(connection, counters, {**columns, kind: amounts, other: [0] * len(keys)}, kind)
+    await bulk.merge_all(connection, counters, {**columns, kind: amounts, other: [0] * len(keys)}, {kind: "sum"})

@@ -11,7 +11,7 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.rules import CountRule
-from pipeline.surge.groups import ACTIVE, Need, Panel, Span, sliding
+from pipeline.surge.groups import ACTIVE, Panel, Span, sliding
 from pipeline.surge.plans import plan_of
 from pipeline.surge.volume import Plan
 from schemas.counting import counters, groups
@@ -44,7 +44,10 @@ class _Cells(NamedTuple):
 
 
 class Counts:
-    """One definition's counters. `labels` are those that a share rule tells apart; else there is one, empty."""
+    """One definition's counters, and the column that its rule asks for.
+
+    `labels` are those that a share rule tells apart; else there is one, empty.
+    """
 
     def __init__(self, definition: int, rule: CountRule, tick: int, labels: Sequence[str] = ("",)) -> None:
         """tick: its width in microseconds."""
@@ -54,7 +57,7 @@ class Counts:
         self.labels = list(labels)
         self._ticks = rule.every // tick
         self._per = round(self.plan.window / self.plan.every)
-        self._value: ColumnElement[int] = counters.c.single if rule.counts == "distinct" else counters.c.raw
+        self.value: ColumnElement[int] = counters.c.single if rule.counts == "distinct" else counters.c.raw
 
     def buckets(self, moment: float) -> tuple[int, int]:
         """The first and last bucket of the window that ends at a moment (seconds since 1970)."""
@@ -135,10 +138,10 @@ class Counts:
 
     async def _cells(self, connection: AsyncConnection, span: Span) -> _Cells:
         key = (counters.c.group, counters.c.label)
-        query = select(*key, counters.c.bucket, self._value, counters.c.raw)
+        query = select(*key, counters.c.bucket, self.value, counters.c.raw)
         if span.size == 1:
             # One decision asks only for a window's sum, its last bucket, and when a group was heard before.
-            sums = [sql_cast(func.sum(each), BigInteger) for each in (self._value, counters.c.raw)]
+            sums = [sql_cast(func.sum(each), BigInteger) for each in (self.value, counters.c.raw)]
             earlier = counters.c.bucket < span.first
             query = select(*key, func.max(counters.c.bucket), *sums).group_by(*key, earlier)
         found = await connection.execute(
@@ -192,56 +195,3 @@ class Counts:
             )
             last |= {row.group: row.bucket for row in await connection.execute(query)}
         return last
-
-    async def coarse(
-        self, connection: AsyncConnection, needed: Sequence[Need], known: Mapping[str, Known], start: int = 0
-    ) -> dict[Need, tuple[Floats, float]]:
-        """Counts (buckets x labels) of each baseline, and where they begin (seconds); without those too short.
-
-        start: the bucket before which nothing is looked at.
-        """
-        size = self.plan.bucket
-        per, length = round(size / self.plan.every), round(self.plan.baseline / size)
-        ranges: dict[Need, tuple[int, int]] = {}
-        for name, until in needed:
-            begun = -(-max(known[name].first, start) * self.plan.every // size)
-            to = int(until // size)
-            since = max(to - length, int(begun))
-            if (to - since) * size >= self.plan.least:
-                ranges[name, until] = since, to
-        if not ranges:
-            return {}
-        low, high = min(each[0] for each in ranges.values()), max(each[1] for each in ranges.values())
-        read = await self._coarse_rows(connection, sorted({name for name, _ in ranges}), per, low, high)
-        return {
-            (name, until): (read[name][since - low : to - low], since * size)
-            for (name, until), (since, to) in ranges.items()
-        }
-
-    async def _coarse_rows(
-        self, connection: AsyncConnection, names: Sequence[str], per: int, low: int, high: int
-    ) -> dict[str, Floats]:
-        label = {name: index for index, name in enumerate(self.labels)}
-        found = {name: np.zeros((high - low, len(self.labels))) for name in names}
-        bucket = (counters.c.bucket // per).label("coarse")
-        for at in range(0, len(names), _AT_ONCE):
-            query = (
-                select(
-                    counters.c.group,
-                    counters.c.label,
-                    bucket,
-                    sql_cast(func.sum(self._value), BigInteger).label("value"),
-                )
-                .where(
-                    counters.c.definition == self.definition,
-                    counters.c.group.in_(names[at : at + _AT_ONCE]),
-                    counters.c.bucket >= low * per,
-                    counters.c.bucket < high * per,
-                )
-                .group_by(counters.c.group, counters.c.label, bucket)
-            )
-            for row in await connection.execute(query):
-                place = label.get(row.label)
-                if place is not None:
-                    found[row.group][row.coarse - low, place] += row.value
-        return found

@@ -1,18 +1,20 @@
 """Silence: how improbable it is under the baseline that nothing came for so long."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.surge.baseline import Baseline
+from pipeline.surge.baseline import Baseline, expected
 from pipeline.surge.sensitivity import WEEK
 from pipeline.surge.volume import HOLDS, Judgement, Plan, Usual
 
 Floats = NDArray[np.float64]
 
 
-def silences(baseline: Baseline, ends: Floats, last: Floats) -> Floats:
-    """Events that the baseline expects between the last one and each decision; seconds since 1970."""
-    return baseline.expected(np.minimum(last, ends), ends)
+def silences(known: Sequence[Baseline], ends: Floats, last: Floats) -> Floats:
+    """Events that each decision's baseline expects between the last one and it; seconds since 1970."""
+    return expected(known, np.minimum(last, ends), ends)
 
 
 def judge_silence(

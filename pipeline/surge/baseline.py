@@ -39,6 +39,8 @@ _APART = 1 / 3
 _MIDDLE = 1.25
 # Before a whole day is seen, the season may be this much of the rate away (a standard deviation).
 _UNSEEN = 0.5
+# Baselines whose weeks are written out at once: some megabytes.
+_AT_ONCE = 1024
 
 
 class Baseline(Struct, frozen=True):
@@ -61,15 +63,42 @@ class Baseline(Struct, frozen=True):
 
     def expected(self, start: Floats, end: Floats) -> Floats:
         """Counts between two moments, in seconds since 1970; arrays of one shape."""
-        week = np.outer(np.where(_WEEKEND, *self.weekend), self.rates).ravel()
-        part = DAY / len(self.rates)
-        sums = np.concatenate([[0.0], np.cumsum(week)]) * part
-        return _until(end, sums, part) - _until(start, sums, part)
+        return _expected([self], np.zeros(np.shape(start), int), start, end)
 
 
-def _until(moment: Floats, sums: Floats, part: float) -> Floats:
+def runs(known: Sequence[Baseline]) -> list[tuple[int, int]]:
+    """Where one baseline serves several places in a row: the first of them, and the one after the last."""
+    starts = [at for at in range(len(known)) if at == 0 or known[at] is not known[at - 1]]
+    return list(zip(starts, [*starts[1:], len(known)], strict=True))
+
+
+def expected(known: Sequence[Baseline], start: Floats, end: Floats) -> Floats:
+    """Counts between two moments by the baseline of each place [N], which are all of one plan."""
+    serving = runs(known)
+    found = [np.empty(0)]
+    for at in range(0, len(serving), _AT_ONCE):
+        block = serving[at : at + _AT_ONCE]
+        of = np.repeat(np.arange(len(block)), [stop - first for first, stop in block])
+        places = slice(block[0][0], block[-1][1])
+        found.append(_expected([known[first] for first, _ in block], of, start[places], end[places]))
+    return np.concatenate(found)
+
+
+def _expected(known: Sequence[Baseline], of: NDArray[np.int_], start: Floats, end: Floats) -> Floats:
+    """`of` has the number of each place's baseline."""
+    rates = np.array([each.rates for each in known])  # [K, parts]
+    off, work = np.array([each.weekend for each in known]).T[:, :, None]  # [K, 1] each
+    week = (np.where(_WEEKEND, off, work)[:, :, None] * rates[:, None, :]).reshape(len(known), -1)
+    part = DAY / rates.shape[1]
+    sums = np.pad(np.cumsum(week, axis=1), ((0, 0), (1, 0))) * part
+    return _until(end, sums, of, part) - _until(start, sums, of, part)
+
+
+def _until(moment: Floats, sums: Floats, of: NDArray[np.int_], part: float) -> Floats:
     weeks, rest = np.divmod(moment, 7 * DAY)
-    total: Floats = weeks * sums[-1] + np.interp(rest, np.arange(len(sums)) * part, sums)
+    at = np.minimum((rest // part).astype(int), sums.shape[1] - 2)
+    low = sums[of, at]
+    total: Floats = weeks * sums[of, -1] + ((sums[of, at + 1] - low) / part * (rest - at * part) + low)
     return total
 
 

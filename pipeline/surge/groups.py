@@ -17,7 +17,7 @@ from pipeline.surge.absence import judge_silence, silences
 from pipeline.surge.baseline import DAY, Baseline
 from pipeline.surge.rearm import Episode, Rearm, Turn
 from pipeline.surge.share import Confusion, ShareBaseline, judge_share
-from pipeline.surge.volume import Judgement, Plan, joined, judge, usual
+from pipeline.surge.volume import Judgement, Plan, judge, usual
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -144,13 +144,12 @@ def judge_counts(
     values = panel.windows[:, 0, :][group, bucket]
     if not len(group):
         return _nothing()
-    runs = _runs(known)
-    facts = joined([usual(known[start], plan, ends[start:stop]) for start, stop in runs])
+    facts = usual(known, plan, ends)
     active = panel.active(span)[bucket]
     if kind == "volume":
         return Judged(group, bucket, judge(plan, values, facts, active), values, facts.expected)
     last: Floats = (panel.last(span)[group, bucket] + 1).astype(float) * span.every
-    missing = np.concatenate([silences(known[start], ends[start:stop], last[start:stop]) for start, stop in runs])
+    missing = silences(known, ends, last)
     judgement = judge_silence(plan, ends - last, missing, facts, active)
     return Judged(group, bucket, judgement, np.zeros(len(group)), missing)
 
@@ -178,12 +177,6 @@ def _nothing() -> Judged:
     empty = np.array([])
     flags = np.array([], dtype=bool)
     return Judged(none, none, Judgement(empty, flags, flags), empty, empty)
-
-
-def _runs(known: Sequence[Baseline]) -> list[tuple[int, int]]:
-    """Where one baseline serves several places in a row."""
-    starts = [at for at in range(len(known)) if at == 0 or known[at] is not known[at - 1]]
-    return list(zip(starts, [*starts[1:], len(known)], strict=True))
 
 
 def changes(

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from pipeline.surge.absence import judge_silence, silences
-from pipeline.surge.baseline import fit
+from pipeline.surge.baseline import Baseline, fit
 from pipeline.surge.rearm import Rearm
-from pipeline.surge.volume import Judgement, Plan, Usual, joined, judge, usual
+from pipeline.surge.volume import Judgement, Plan, Usual, judge, usual
 from pipeline.times import microseconds
 from schemas.errors import UsageError
 
@@ -165,7 +165,8 @@ def _baselines(series: Series, plan: Plan, ends: Floats, last: Floats) -> tuple[
     coarse, begin = whole.reshape(-1, per).sum(axis=1), start + skipped * series.step
     until = plan.known_until(ends)
     moments, firsts = np.unique(until, return_index=True)
-    usuals, missing, first = [], [], len(ends)
+    known: list[Baseline] = []
+    first = len(ends)
     for moment, row, after in zip(
         moments.tolist(), firsts.tolist(), [*firsts[1:].tolist(), len(ends)], strict=True
     ):
@@ -173,15 +174,13 @@ def _baselines(series: Series, plan: Plan, ends: Floats, last: Floats) -> tuple[
         since = max(0, to - round(plan.baseline / bucket))
         if (to - since) * bucket < plan.least:
             continue
-        first, rows = min(first, row), slice(row, after)
-        baseline = fit(coarse[since:to], begin + since * bucket, bucket, plan.window)
-        usuals.append(usual(baseline, plan, ends[rows]))
-        missing.append(silences(baseline, ends[rows], last[rows]))
-    if not usuals:
+        first = min(first, row)
+        known += [fit(coarse[since:to], begin + since * bucket, bucket, plan.window)] * (after - row)
+    if not known:
         raise UsageError(
             f"{series.name} is too short: {plan.least / 3600:g} hours must have passed before the first decision"
         )
-    return first, joined(usuals), np.concatenate(missing)
+    return first, usual(known, plan, ends[first:]), silences(known, ends[first:], last[first:])
 
 
 def _alerts(

@@ -7,7 +7,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from pipeline.surge.baseline import DAY, Baseline
+from pipeline.surge.baseline import DAY, Baseline, expected, runs
 from pipeline.surge.sensitivity import alarms_per_week, allowance
 from pipeline.surge.tails import count_tail, normal_equivalent, shrink
 
@@ -107,22 +107,21 @@ class Judgement(Struct, frozen=True):
     holds: Flags
 
 
-def usual(baseline: Baseline, plan: Plan, ends: Floats) -> Usual:
-    """What one baseline says of windows that end at `ends` (seconds since 1970)."""
-    like = np.ones(len(ends))
+def usual(known: Sequence[Baseline], plan: Plan, ends: Floats) -> Usual:
+    """What the baseline of each place says of the window that ends there (seconds since 1970)."""
+    serving = runs(known)
+    firsts, sizes = [known[start] for start, _ in serving], [stop - start for start, stop in serving]
+
+    def spread(values: Sequence[float]) -> Floats:
+        return np.repeat(np.array(values, float), sizes)
+
     return Usual(
-        baseline.expected(ends - plan.window, ends),
-        like * baseline.dispersion,
-        like * baseline.freedom,
-        like * baseline.error,
-        like * baseline.seconds < LEARNT * plan.baseline,
+        expected(known, ends - plan.window, ends),
+        spread([each.dispersion for each in firsts]),
+        spread([each.freedom for each in firsts]),
+        spread([each.error for each in firsts]),
+        spread([each.seconds for each in firsts]) < LEARNT * plan.baseline,
     )
-
-
-def joined(parts: Sequence[Usual]) -> Usual:
-    """Several in a row: a live tick judges all its groups at once, a back-test all its moments."""
-    names = Usual.__struct_fields__
-    return Usual(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def judge(plan: Plan, values: Floats, known: Usual, groups: "int | Floats" = 1) -> Judgement:
