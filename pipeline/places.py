@@ -28,6 +28,26 @@ def _line(node: Any, where: tuple[int | str, ...]) -> int:
     return line
 
 
+def repeated_key(tree: Any) -> tuple[int, str] | None:
+    """Line and name of the first key that its mapping has already; a YAML parser takes the last one in silence."""
+    seen, waiting = set(), [tree]
+    while waiting:
+        node = waiting.pop(0)
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        if not isinstance(node, yaml.MappingNode):
+            waiting += node.value
+            continue
+        names: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in names:
+                return key.start_mark.line + 1, key.value
+            names.add(str(key.value))
+            waiting.append(value)
+    return None
+
+
 def yaml_problem(error: Exception) -> str:
     """What a YAML parser says, with the line where it is known."""
     mark = getattr(error, "problem_mark", None)

@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from pipeline.durations import parse_duration
-from pipeline.places import problem_at, yaml_problem
+from pipeline.places import problem_at, repeated_key, yaml_problem
 from pipeline.receivers import Receivers, Severity, parse_receivers
 from schemas.errors import ConfigError, UsageError
 from schemas.events import encode_json
@@ -292,6 +292,9 @@ def load_rules(path: str, labels: Mapping[str, Labels] | None = None, *, receive
         raise ConfigError(f"the rules file {path} is not UTF-8; save it as UTF-8") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"the rules file {path} is no YAML: {yaml_problem(error)}") from None
+    twice = repeated_key(tree)
+    if twice is not None:
+        raise ConfigError(f"{path}, line {twice[0]}, {twice[1]}: stands here a second time; keep one of the two")
     try:
         file = _File.model_validate(loaded or {})
     except ValidationError as error:

@@ -279,6 +279,7 @@ def test_silences_are_listed_until_they_are_over_or_ended(folder: Path) -> None:
         (["--rule", "r", "--for", "0h", "--comment", "x"], "a silence lasts for some time; give --for"),
         (["--rule", "r", "--for", "long", "--comment", "x"], "'long' is no length of time"),
         (["--rule", "r", "--for", "2h"], "a silence says why; give --comment"),
+        (["--rule", "r", "--for", "99999999999d", "--comment", "x"], "is for ever; give --for ten years (3650d)"),
         (
             ["1", "--rule", "r", "--for", "2h", "--comment", "x"],
             "or --rule and --group, not both",

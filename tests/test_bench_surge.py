@@ -153,6 +153,10 @@ def test_a_series_that_cannot_be_read_is_refused_with_its_line(content: str, tol
     ("words", "told"),
     [
         ([], "give one of --database, --input FILE and --counts FILE.csv"),
+        (
+            ["--counts", "a/x.csv", "--counts", "b/x.csv"],
+            "2 series are called x; give each file a name of its own",
+        ),
         (["--database", "--input", "a.jsonl"], "give one of --database, --input FILE and --counts FILE.csv"),
         (["--input", "a.jsonl", "--run", "old"], "--run names a back-fill in the database"),
         (["--input", "a.jsonl", "--always"], "--always is for --database without --run"),

@@ -58,6 +58,22 @@ def test_an_empty_file_gives_no_rules(content: str, tmp_path: Path) -> None:
     assert load_rules(str(path)).rules == ()
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("rules: []\nreceivers: {}\nrules: []\n", "line 3, rules: stands here a second time; keep one of the two"),
+        ("rules:\n  - name: a\n    kind: match\n    name: b\n", "line 4, name: stands here a second time"),
+        ("a: &x {b: 1}\nc: [*x, *x, {d: 1, d: 2}]\n", "line 2, d: stands here a second time"),
+    ],
+)
+def test_a_key_that_stands_twice_is_told_with_its_line(content: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(content)
+
+    with pytest.raises(ConfigError, match=told):
+        load_rules(str(path))
+
+
 def test_no_file_gives_no_rules() -> None:
     assert load_rules("").rules == ()
 

@@ -170,6 +170,16 @@ def test_a_silence_of_hours_is_an_alert_and_ends_with_the_next_event() -> None:
     assert alert.last == 17 * 96 + 59
 
 
+def test_bursts_do_not_hide_that_what_always_spoke_falls_silent() -> None:
+    rng = np.random.default_rng(1)
+    # Never fewer than forty in a quarter, and now and then thousands.
+    counts = rng.poisson(50.0, 21 * 96).astype(float) + 3_000 * (rng.random(21 * 96) < 0.02)
+    counts[18 * 96 :] = 0
+    [alert] = follow(Series("silent", 0.0, QUARTER, counts), Plan(window=6 * 3600.0), "absence").alerts
+
+    assert alert.row == 18 * 96 + 23
+
+
 def test_a_window_that_the_series_cannot_tell_is_refused() -> None:
     with pytest.raises(UsageError, match="the rows of quiet are 900 s apart, and a window of 1000 s is no whole"):
         follow(quiet(), Plan(window=1000.0))

@@ -34,6 +34,8 @@ app = typer.Typer(no_args_is_help=True, help="Alerts, and who is told of them.")
 
 R = TypeVar("R")
 
+# Ten years, in microseconds.
+_LONGEST = 3_650 * 86_400 * 1_000_000
 STATES = ("pending", "firing", "acknowledged", "resolved", "fired")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Number or name of the alert.")]
@@ -170,6 +172,8 @@ def silence(
     if id is not None and (rule is not None or group is not None):
         raise UsageError("give the number of an alert, or --rule and --group, not both")
     length, who = parse_duration(for_), _author(author)
+    if length > _LONGEST:
+        raise UsageError(f"a silence of {for_} is for ever; give --for ten years (3650d) at most")
 
     async def make(database: Database) -> dict[str, Any]:
         about = (rule, group) if id is None else await _rule_and_group(database, id)

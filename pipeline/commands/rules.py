@@ -1,5 +1,6 @@
 """salience rules: check a file of rules before the workers meet it, and see what it would have fired."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -73,13 +74,14 @@ def backtest(
     at which it came into force (--always: from the first event on), and before it what its name meant then. The
     events of a file are first scored by the bundle of the settings. On plain series of counts only window, every,
     baseline, minimum, sensitivity, hold and rearm of the rules of kind volume and absence apply; the others are
-    left out.
+    left out. Rows of one time are added up, and what is missing counts 0.
 
     Example: salience rules backtest rules.yaml --input archive.jsonl.gz --plot alerts.svg
     """
     _check_choice([bool(counts), database, events is not None], run, always, plot)
     if counts:
         asked = load_rules(file, receivers=False).rules
+        _check_groups(counts)
         found, panels = run_backtest(asked, [read_series(path) for path in counts])
         _name_left_out(asked)
     else:
@@ -109,6 +111,13 @@ def _check_choice(given: Sequence[bool], run: str | None, always: bool, plot: st
         )
     if plot is not None and not plot.endswith(".svg"):
         raise UsageError(f"{plot} is no SVG; plots are drawn as SVG only, so give a name that ends in .svg")
+
+
+def _check_groups(counts: Sequence[str]) -> None:
+    """A series is told by the name of its file."""
+    name, often = Counter(Path(path).stem for path in counts).most_common(1)[0]
+    if often > 1:
+        raise UsageError(f"{often} series are called {name}; give each file a name of its own")
 
 
 def _name_left_out(rules: Sequence[AnyRule]) -> None:

@@ -27,9 +27,9 @@ def judge_silence(
     exactly. A silence shorter than the rule's window is none. A group that is hardly ever heard falls silent at
     any time, and gives no alert.
     """
-    burst = np.maximum(known.dispersion - 1, 1e-6)
+    burst = np.maximum(known.calm_dispersion - 1, 1e-6)
     bursts = np.log1p(burst) / burst
-    error = np.maximum(known.error, 1e-9)
+    error = np.maximum(known.calm_error, 1e-9)
     none = -np.log1p(error * missing * bursts) / error
     begun = np.maximum(known.expected / plan.window * WEEK * bursts, 1e-12)
     log_rate = np.log(begun) + none

@@ -52,6 +52,8 @@ class Baseline(Struct, frozen=True):
     error: squared relative error of the rate.
     seconds: length of the counts that were seen.
     weekend: rate on Saturdays and Sundays (UTC) over that of all days, and on the others.
+    calm: dispersion and error as the lower tail tells them, which silences are held against: bursts say how high
+    counts may go, and nothing of how they may end.
     """
 
     rates: tuple[float, ...]
@@ -60,6 +62,7 @@ class Baseline(Struct, frozen=True):
     error: float
     seconds: float
     weekend: tuple[float, float] = (1.0, 1.0)
+    calm: tuple[float, float] | None = None
 
     def expected(self, start: Floats, end: Floats) -> Floats:
         """Counts between two moments, in seconds since 1970; arrays of one shape."""
@@ -118,13 +121,14 @@ def fit(counts: Sequence[int] | Floats, start: float, bucket: float, window: flo
     expected = np.maximum(rough.expected(edges[:-per], edges[per:]), 1e-9)
     sums = np.concatenate([[0.0], np.cumsum(seen)])
     behind = max(days * _smoothed(bucket) / window, 2.0)
+    observed, mean = sums[per:] - sums[:-per], float(expected.mean())
+    upper, lower = _dispersions(observed, expected)
     # The season was made of the same counts, and lies nearer to them than to others.
-    dispersion = max(_dispersion(sums[per:] - sums[:-per], expected) / (1 - 1 / behind), _LEAST_DISPERSION)
-    error = dispersion / max(float(expected.mean()), 1.0) / behind
-    if seconds < DAY:
-        error += _UNSEEN**2
-    freedom = max(_freedom(len(seen) / per, float(expected.mean())), 2.0)
-    return replace(rough, dispersion=dispersion, freedom=freedom, error=error)
+    spreads = [max(each / (1 - 1 / behind), _LEAST_DISPERSION) for each in (upper, min(lower, upper))]
+    unseen = _UNSEEN**2 if seconds < DAY else 0.0
+    (dispersion, error), calm = [(each, each / max(mean, 1.0) / behind + unseen) for each in spreads]
+    freedom = max(_freedom(len(seen) / per, mean), 2.0)
+    return replace(rough, dispersion=dispersion, freedom=freedom, error=error, calm=calm)
 
 
 def _weekend(seen: Floats, expected: Floats, moments: Floats) -> tuple[float, float]:
@@ -201,14 +205,16 @@ def _median(rate: Floats, known: NDArray[np.int_]) -> Floats:
     return np.where(known > 0, (low + high) / 2, 0.0)
 
 
-def _dispersion(observed: Floats, expected: Floats) -> float:
-    """Variance over mean of windows' counts: from the upper tail if they are dense, from squares if sparse."""
+def _dispersions(observed: Floats, expected: Floats) -> tuple[float, float]:
+    """Variance over mean of counts: by the upper and the lower tail if dense, by squares if sparse."""
     squares = (observed - expected) ** 2 / expected
     sparse = 1.0
     for _ in range(3):
         sparse = float(np.minimum(squares, _CLIP_SQUARES**2 * max(sparse, 1.0)).mean())
     share = min(1.0, float(expected.mean()) / _DENSE)
-    return share * _upper(observed, expected) + (1 - share) * sparse
+    tails = (_tail(observed, expected, side) for side in (1, -1))
+    upper, lower = (share * each + (1 - share) * sparse for each in tails)
+    return upper, lower
 
 
 def _freedom(windows: float, mean: float) -> float:
@@ -222,15 +228,16 @@ def _freedom(windows: float, mean: float) -> float:
     return windows / (3.0 * share + 2.0 * (1 - share))
 
 
-def _upper(observed: Floats, expected: Floats) -> float:
-    """The dispersion whose 95th percentile is that of the counts, on the scale of roots, where spread is even.
+def _tail(observed: Floats, expected: Floats, side: int) -> float:
+    """The dispersion whose 95th percentile (`side` 1) or 5th (-1) is that of the counts, on the scale of roots.
 
-    By Cornish and Fisher's expansion a negative binomial's percentile lies (0.284 + 0.109 dispersion) / sqrt(mean)
-    below the normal's there.
+    Spread is even there. By Cornish and Fisher's expansion a negative binomial's percentiles lie
+    (0.284 + 0.109 dispersion) / sqrt(mean) below the normal's.
     """
-    percentile = float(np.quantile(2 * (np.sqrt(observed + 0.375) - np.sqrt(expected + 0.375)), 0.95))
+    apart = 2 * (np.sqrt(observed + 0.375) - np.sqrt(expected + 0.375))
+    percentile = float(np.quantile(apart, 0.95 if side > 0 else 0.05))
     root = float((1 / np.sqrt(expected + 0.375)).mean())
     spread = 1.0
     for _ in range(4):
-        spread = max((percentile + (0.284 + 0.109 * spread**2) * root) / _Q95, 0.0)
+        spread = max(side * (percentile + (0.284 + 0.109 * spread**2) * root) / _Q95, 0.0)
     return spread**2

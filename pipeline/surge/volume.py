@@ -93,6 +93,8 @@ class Usual(Struct, frozen=True):
     freedom: Floats
     error: Floats
     learning: Flags
+    calm_dispersion: Floats
+    calm_error: Floats
 
 
 class Judgement(Struct, frozen=True):
@@ -121,6 +123,8 @@ def usual(known: Sequence[Baseline], plan: Plan, ends: Floats) -> Usual:
         spread([each.freedom for each in firsts]),
         spread([each.error for each in firsts]),
         spread([each.seconds for each in firsts]) < LEARNT * plan.baseline,
+        spread([(each.calm or (each.dispersion, each.error))[0] for each in firsts]),
+        spread([(each.calm or (each.dispersion, each.error))[1] for each in firsts]),
     )
 
 
