@@ -91,7 +91,12 @@ async def rehearse_file(
     async with scratch() as source:
         # Its own rules would raise alerts of their own.
         apart = {"database": source.settings, "rules": RulesSettings()}
-        await backfill(settings.model_copy(update=apart), lines, stream, path, run=_RUN)
+        tally = await backfill(settings.model_copy(update=apart), lines, stream, path, run=_RUN)
+        if not tally.stored:
+            raise UsageError(
+                f"none of the {tally.sent:,} rows of {path} is an event of {stream}; name its fields with --map "
+                "and --set, or give --counts for a plain series"
+            )
         return await rehearse_stored(source, rules, _RUN, plotted)
 
 

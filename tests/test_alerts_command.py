@@ -271,6 +271,17 @@ def test_silences_are_listed_until_they_are_over_or_ended(folder: Path) -> None:
     assert "there is no silence 7" in salience("alerts", "silences", "--end", "7", status=2).stderr
 
 
+def test_a_silence_of_a_rule_that_nobody_knows_says_so(folder: Path) -> None:
+    given(alert())
+    said = ("--for", "2h", "--comment", "results day")
+
+    known = salience("alerts", "silence", "--rule", "bad-mood", *said).stderr
+    unknown = salience("alerts", "silence", "--rule", "bad-mod", *said).stderr
+
+    assert "no rule" not in known
+    assert "no rule in force is called bad-mod; the silence holds for one that comes to be" in unknown
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

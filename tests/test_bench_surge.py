@@ -199,3 +199,17 @@ def test_a_window_that_rows_do_not_make_up_is_refused_with_one_that_they_do(tmp_
 
     assert done.exit_code == 2
     assert "a window of 86400s or a multiple of it" in " ".join(done.output.split())
+
+
+def test_a_file_of_other_things_than_events_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALIENCE_MODEL__BUNDLE", "stub")
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules: [{name: surge, kind: volume, stream: news}]")
+    done = CliRunner().invoke(
+        app, ["rules", "backtest", str(rules), "--input", str(written(tmp_path) / "acme.csv")]
+    )
+    told = " ".join(done.stderr.split())
+
+    assert done.exit_code == 2
+    assert "none of the 2,016 rows of" in told
+    assert "is an event of news; name its fields with --map and --set, or give --counts for a plain series" in told

@@ -11,6 +11,7 @@ from pipeline.commands.alert_lines import deliveries_table, described, history_t
 from pipeline.commands.output import (
     JsonOption,
     command,
+    err,
     minute,
     on_database,
     out,
@@ -181,6 +182,8 @@ def silence(
         return await silences.add_silence(database, *about, moment, moment + length, who, comment)
 
     made = _run(make)
+    if rule is not None and not _run(lambda database: silences.is_rule(database, rule)):
+        err.print(plain(f"no rule in force is called {rule}; the silence holds for one that comes to be"))
     if json:
         show_json(_silence_shown(made))
     else:

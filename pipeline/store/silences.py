@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.store.database import Database
 from pipeline.store.outbox import TO
-from schemas.counting import silences
+from schemas.counting import rule_activations, silences
 from schemas.errors import UsageError
-from schemas.tables import outbox
+from schemas.tables import alerts, outbox, rule_sets
 
 # How the errors of entries begin that wait for the end of a silence.
 HELD = "silenced until "
@@ -40,6 +40,20 @@ async def add_silence(
     async with database.begin() as connection:
         made = await connection.execute(insert(silences).values(**values).returning(silences.c.id))
         return {"id": made.scalar_one(), **values}
+
+
+async def is_rule(database: Database, name: str) -> bool:
+    """Whether a rule of this name is in force, on its way to be, or has an alert."""
+    latest = select(func.max(rule_activations.c.sequence)).group_by(rule_activations.c.stream)
+    announced = (
+        select(rule_sets.c.rules)
+        .join_from(rule_activations, rule_sets, rule_activations.c.version == rule_sets.c.version)
+        .where(rule_activations.c.sequence.in_(latest))
+    )
+    async with database.read() as connection:
+        found = (await connection.execute(announced)).scalars().all()
+        told = await connection.execute(select(alerts.c.id).where(alerts.c.rule == name).limit(1))
+        return any(rule["name"] == name for rules in found for rule in rules) or told.first() is not None
 
 
 async def end_silence(database: Database, number: int, now: int) -> None:
