@@ -290,7 +290,10 @@ def test_a_silence_of_a_rule_that_nobody_knows_says_so(folder: Path) -> None:
         (["--rule", "r", "--for", "0h", "--comment", "x"], "a silence lasts for some time; give --for"),
         (["--rule", "r", "--for", "long", "--comment", "x"], "'long' is no length of time"),
         (["--rule", "r", "--for", "2h"], "a silence says why; give --comment"),
-        (["--rule", "r", "--for", "99999999999d", "--comment", "x"], "is for ever; give --for ten years (3650d)"),
+        (
+            ["--rule", "r", "--for", "99999999999d", "--comment", "x"],
+            "longer than a hundred years; write at most 36500d",
+        ),
         (
             ["1", "--rule", "r", "--for", "2h", "--comment", "x"],
             "or --rule and --group, not both",

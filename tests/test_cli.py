@@ -91,6 +91,7 @@ def test_without_a_command_the_help_is_shown() -> None:
         (["dlq", "list"], "run `salience db upgrade`"),
         (["dlq", "replay"], "name dead letters by their numbers, or say --all"),
         (["db", "prune", "--older-than", "soon"], "'soon' is no length of time"),
+        (["db", "prune", "--older-than", "9" * 400 + "d"], "is longer than a hundred years; write at most 36500d"),
         (["rules", "check", "nowhere.yaml"], "the rules file nowhere.yaml cannot be read"),
         (["model", "info", "--bundle", "nowhere"], "nowhere"),
         (["model", "info"], "the stub has no bundle to show"),

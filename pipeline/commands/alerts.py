@@ -35,8 +35,6 @@ app = typer.Typer(no_args_is_help=True, help="Alerts, and who is told of them.")
 
 R = TypeVar("R")
 
-# Ten years, in microseconds.
-_LONGEST = 3_650 * 86_400 * 1_000_000
 STATES = ("pending", "firing", "acknowledged", "resolved", "fired")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Number or name of the alert.")]
@@ -173,16 +171,15 @@ def silence(
     if id is not None and (rule is not None or group is not None):
         raise UsageError("give the number of an alert, or --rule and --group, not both")
     length, who = parse_duration(for_), _author(author)
-    if length > _LONGEST:
-        raise UsageError(f"a silence of {for_} is for ever; give --for ten years (3650d) at most")
 
-    async def make(database: Database) -> dict[str, Any]:
+    async def make(database: Database) -> tuple[dict[str, Any], bool]:
         about = (rule, group) if id is None else await _rule_and_group(database, id)
         moment = now()
-        return await silences.add_silence(database, *about, moment, moment + length, who, comment)
+        added = await silences.add_silence(database, *about, moment, moment + length, who, comment)
+        return added, rule is None or await silences.is_rule(database, rule)
 
-    made = _run(make)
-    if rule is not None and not _run(lambda database: silences.is_rule(database, rule)):
+    made, known = _run(make)
+    if not known:
         err.print(plain(f"no rule in force is called {rule}; the silence holds for one that comes to be"))
     if json:
         show_json(_silence_shown(made))

@@ -113,6 +113,7 @@ def usual(known: Sequence[Baseline], plan: Plan, ends: Floats) -> Usual:
     """What the baseline of each place says of the window that ends there (seconds since 1970)."""
     serving = runs(known)
     firsts, sizes = [known[start] for start, _ in serving], [stop - start for start, stop in serving]
+    calm = [each.calm or (each.dispersion, each.error) for each in firsts]
 
     def spread(values: Sequence[float]) -> Floats:
         return np.repeat(np.array(values, float), sizes)
@@ -123,8 +124,8 @@ def usual(known: Sequence[Baseline], plan: Plan, ends: Floats) -> Usual:
         spread([each.freedom for each in firsts]),
         spread([each.error for each in firsts]),
         spread([each.seconds for each in firsts]) < LEARNT * plan.baseline,
-        spread([(each.calm or (each.dispersion, each.error))[0] for each in firsts]),
-        spread([(each.calm or (each.dispersion, each.error))[1] for each in firsts]),
+        spread([dispersion for dispersion, _ in calm]),
+        spread([error for _, error in calm]),
     )
 
 
