@@ -1,7 +1,8 @@
 """The embedded broker: Tansu, a Kafka-protocol broker in one binary and in memory, for demos and tests.
 
 It has no transactions, keeps nothing across a restart, and its high watermarks are too low; what touches
-restarts, security or lag needs Apache Kafka.
+restarts, security or lag needs Apache Kafka. A member that leaves a group while it forms can stay its leader for
+good, and nobody gets a partition any more; so whoever ends says nothing, and the session's timeout tells.
 """
 
 import asyncio
@@ -25,6 +26,8 @@ from schemas.errors import BrokerError, ConfigError
 HOST = "127.0.0.1"
 POLL = 0.005  # seconds between two looks; the broker opens within 20 ms
 ATTEMPTS = 5  # free ports tried, should another program take one between our choice and the broker's start
+# How the ids of embedded brokers begin.
+_CLUSTER = "salience-embedded-"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -50,6 +53,11 @@ def binary() -> Path | None:
     return program if program.is_file() else None
 
 
+def is_embedded(cluster_id: str) -> bool:
+    """Whether the cluster of this id is an embedded broker, of this process or another."""
+    return cluster_id.startswith(_CLUSTER)
+
+
 class EmbeddedBroker:
     """A broker of our own, running inside `with` or `async with`; `servers` is its address for clients."""
 
@@ -58,7 +66,7 @@ class EmbeddedBroker:
         self._given = port
         self._timeout = timeout
         self.port = port or free_port()
-        self.cluster_id = f"salience-{secrets.token_hex(8)}"
+        self.cluster_id = f"{_CLUSTER}{secrets.token_hex(8)}"
         self.child: Child | None = None
 
     @property

@@ -28,6 +28,7 @@ class ChunkApp(Protocol):
 
     chunk: int
     read_committed: bool
+    leaves: bool
     consumer_generation_id: int
 
     async def before_revocation(self) -> None:
@@ -53,6 +54,16 @@ class _Thread(driver.AIOKafkaConsumerThread):
             # Faust ties this to its own transactions; the consumer reads it when it starts.
             consumer._isolation_level = "read_committed"
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        coordinator = None if self._consumer is None else self._consumer._coordinator
+        if coordinator is not None and not cast(ChunkApp, self.app).leaves:
+            coordinator._maybe_leave_group = _nothing
+        await super().on_thread_stop()
+
+
+async def _nothing() -> None:
+    return
 
 
 class Consumer(driver.Consumer):

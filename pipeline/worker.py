@@ -24,6 +24,7 @@ from pipeline.admin import describe
 from pipeline.assignment import Assignment, Offsets, Partition, Reading
 from pipeline.compose import Pipeline, compose
 from pipeline.deliver import KafkaOutlet
+from pipeline.embedded import is_embedded
 from pipeline.flow import Flow
 from pipeline.lane import Lane
 from pipeline.pages import Pages
@@ -45,6 +46,9 @@ log = structlog.get_logger("salience.worker")
 _REVOCATION = 5.0
 # Seconds that writing down the end of a generation may take.
 _GIVING_UP = 2.0
+# Seconds that the broker may take to answer, beyond a session: while a group forms it waits for a member that has
+# died, and then for what the others have in work. An answer that never comes is asked for again after that.
+_ANSWER = 20.0
 # Milliseconds after which partitions that were added to a topic are noticed.
 _METADATA_AGE = 30_000
 # Faust's buffers count chunks here; its default of 4,096 would draw a whole backlog into memory.
@@ -61,6 +65,8 @@ class App(faust.App):
 
     chunk: int
     read_committed: bool
+    # Whether the group is told when the worker ends.
+    leaves: bool
     lanes: list[Lane]
     flows: dict[str, Flow]
     assignment: Assignment
@@ -166,25 +172,27 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        await asyncio.to_thread(describe, self._settings.broker)
+        cluster, _ = await asyncio.to_thread(describe, self._settings.broker)
         async with await compose(self._settings) as pipeline, open_producer(self._settings.broker) as producer:
             pages = Pages(pipeline.observer, self._settings.worker.stalled_after)
             if self._port:
                 await pages.start(self._settings.worker.host, self._port)
             outlet = KafkaOutlet(producer, self._topics.scored, self._settings.worker.publish_scored)
             app = self._app(pipeline, outlet, pages)
+            # The embedded broker goes on waiting for the leader of a group that left it while it formed.
+            app.leaves = not is_embedded(cluster)
             timer = Timer(pipeline, app.flows, outlet, app.assignment, app.last_fetch, app.refuse)
             timed = asyncio.create_task(timer.run())
             _tune_interpreter()
             _quiet_threads()
-            await app.start()
-            log.info("started", group=self._settings.broker.group, port=self._port)
+            starting = asyncio.create_task(app.start())
             try:
-                status = await self._watch(app)
+                status = await self._watch(app, starting)
             finally:
                 timed.cancel()
                 pages.stopping = True
             await self._shut_down(app, status)
+            starting.cancel()
             # Notifications on their way were given their time meanwhile; cut off, they would go out twice.
             await asyncio.wait([timed], timeout=self._settings.worker.shutdown_timeout * 0.6)
             await pages.stop()
@@ -235,13 +243,18 @@ class Worker:
         channel = app.topic(topic, key_serializer="raw", value_serializer="raw")
         app.agent(channel, name=f"salience.{stream}")(body)
 
-    async def _watch(self, app: App) -> int:
-        """Wait for the end; returns the exit status."""
+    async def _watch(self, app: App, starting: "asyncio.Task[None]") -> int:
+        """Wait for the end, which may come before the start does; returns the exit status."""
         stop = asyncio.create_task(self._stop.wait())
         crash = asyncio.create_task(app._crashed.wait())
         failures: list[asyncio.Future[BaseException]] = [app.refused, *(lane.failed for lane in app.lanes)]
         ends: set[asyncio.Future[Any]] = {stop, crash, *failures}
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        # Joining a group can take as long as a member that has gone is waited for.
+        await asyncio.wait({starting, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            log.info("started", group=self._settings.broker.group, port=self._port)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         crash.cancel()
         for failure in failures:
@@ -328,7 +341,7 @@ def _faust_options(broker: BrokerSettings) -> dict[str, Any]:
         "broker_credentials": _credentials(broker),
         "broker_session_timeout": broker.session_timeout,
         "broker_heartbeat_interval": broker.heartbeat_interval,
-        "broker_request_timeout": max(90.0, broker.session_timeout + 5),
+        "broker_request_timeout": broker.session_timeout + _ANSWER,
         "broker_max_poll_interval": broker.max_poll_interval,
         "broker_commit_interval": 1.0,
         # The database says where to read; a record that is gone must be told, not skipped.

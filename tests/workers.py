@@ -133,7 +133,22 @@ class Deployment:
         self.until(lambda: sum(self.counts()) >= count, f"{count} records, got {self.counts()}")
 
     def logs(self) -> str:
-        return "\n".join(f"--- worker {worker.index}\n{worker.log()[-3000:]}" for worker in self.workers)
+        """How far each partition is, and what each worker has said."""
+        logs = "\n".join(f"--- worker {worker.index}\n{worker.log()[-3000:]}" for worker in self.workers)
+        return f"{self.standings()}\n{logs}"
+
+    def standings(self) -> str:
+        """A line for each partition: what the database and the broker know of it, and who reads it."""
+        query = (
+            "SELECT progress.topic, progress.partition, stored, published, new, repeated, dead, worker, left_at, "
+            "died, beat_at FROM progress LEFT JOIN owners ON owners.topic = progress.topic "
+            "AND owners.partition = progress.partition ORDER BY 1, 2"
+        )
+        with contextlib.closing(KafkaConsumer(bootstrap_servers=self.settings.broker.servers)) as consumer:
+            rows = self.rows(query)
+            places = [TopicPartition(row.topic, row.partition) for row in rows]
+            ends = consumer.end_offsets(places) if places else {}
+        return "\n".join(f"{row._asdict()} end {ends[place]}" for row, place in zip(rows, places, strict=True))
 
     def close(self) -> None:
         for worker in self.workers:
