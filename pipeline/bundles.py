@@ -12,7 +12,8 @@ from models.stub import STUB_BUNDLE
 from pipeline.active import LEAD
 from pipeline.durations import parse_duration
 from pipeline.retry import through_outage
-from pipeline.rules import Labels, check_served, load_rules
+from pipeline.rules import Labels, check_served
+from pipeline.rules_file import load_rules
 from pipeline.settings import Settings
 from pipeline.store.bundles import (
     Activation,

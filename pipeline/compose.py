@@ -21,7 +21,8 @@ from pipeline.react import Reaction
 from pipeline.react.alerts import MatchAlerts
 from pipeline.react.counts import CountEvents
 from pipeline.rule_watch import RuleWatch
-from pipeline.rules import RuleSet, load_rules
+from pipeline.rules import RuleSet
+from pipeline.rules_file import load_rules
 from pipeline.score import Scoring
 from pipeline.settings import Settings
 from pipeline.store.bundles import Registered

@@ -13,7 +13,7 @@ from pipeline import admin, embedded
 from pipeline.compose import open_scorer
 from pipeline.gazetteer.load import read_companies
 from pipeline.reach import how_they_do
-from pipeline.rules import load_rules
+from pipeline.rules_file import load_rules
 from pipeline.settings import Settings
 from pipeline.store import migrate
 from pipeline.store.bundles import in_force, read_activations

@@ -19,9 +19,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 from yarl import URL
 
 from pipeline.durations import parse_duration
+from pipeline.mistakes import sentence
 from schemas.errors import UsageError
 
 # Where in the file, and what is wrong there: the sentence of an error.
@@ -194,7 +196,7 @@ def _receiver(name: str, content: Any, tell: Tell, environment: Mapping[str, str
         receiver = Receiver.model_validate(filled)
     except ValidationError as error:
         first = error.errors()[0]
-        raise tell((*where, *first["loc"][:1]), _message(first["type"], first["msg"])) from None
+        raise tell((*where, *first["loc"][:1]), _message(first)) from None
     addresses = (*receiver.apprise, receiver.webhook, receiver.alertmanager, receiver.secret)
     passwords = [URL(each).password or "" for each in (receiver.webhook, receiver.alertmanager)]
     hidden = {each for each in (*used, *addresses, *passwords) if len(each) >= _SECRET}
@@ -202,10 +204,10 @@ def _receiver(name: str, content: Any, tell: Tell, environment: Mapping[str, str
     return receiver
 
 
-def _message(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
+def _message(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
         return f"is unknown; known here are {', '.join(Receiver.model_fields)}"
-    return message.removeprefix("Value error, ")
+    return sentence(error)
 
 
 def _filled(value: Any, where: tuple[str, ...], tell: Tell, environment: Mapping[str, str], used: set[str]) -> Any:

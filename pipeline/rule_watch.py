@@ -6,7 +6,8 @@ from pathlib import Path
 
 import structlog
 
-from pipeline.rules import Labels, RuleSet, load_rules
+from pipeline.rules import Labels, RuleSet
+from pipeline.rules_file import load_rules
 from pipeline.store.announce import announce
 from pipeline.store.database import Database
 from pipeline.store.settle import any_active, settle
@@ -61,20 +62,12 @@ class RuleWatch:
 
     async def _reload(self, now: int) -> None:
         try:
-            rules = await asyncio.to_thread(_load, self._path, self._labels())
+            rules = await asyncio.to_thread(load_rules, self._path, self._labels())
             await announce(self._database, rules, self._tick, now)
         except ConfigError as error:
             log.warning("rules not taken", reason=error.reason, message=f"{error}; the rules in force stay")
             return
         self.rules = rules
-
-
-def _load(path: str, labels: Mapping[str, Labels]) -> RuleSet:
-    rules = load_rules(path, labels)
-    # An editor that is about to write leaves an empty file; whoever wants no rules says so.
-    if not rules.rules and "rules" not in Path(path).read_text(encoding="utf-8"):
-        raise ConfigError(f"the rules file {path} is empty; write `rules: []` where none are wanted")
-    return rules
 
 
 def _stamp(path: str) -> tuple[int, int] | None:

@@ -1,15 +1,14 @@
-"""Rules as code: a YAML file, checked against its schema and against what the model can say.
+"""Rules as code: what a rule may say, and what the model must have for it.
 
 A match rule judges each event by itself. The others look at counts: `volume` at their surge, `share` at that of a
 label among them, `absence` at silence.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -17,17 +16,14 @@ from pydantic import (
     Field,
     PlainSerializer,
     SerializerFunctionWrapHandler,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from pipeline.durations import parse_duration
-from pipeline.places import problem_at, repeated_key, yaml_problem
-from pipeline.receivers import Receivers, Severity, parse_receivers
+from pipeline.receivers import Receivers, Severity
 from schemas.errors import ConfigError, UsageError
 from schemas.events import encode_json
 
@@ -116,10 +112,17 @@ _WINDOWS = 8
 
 
 class _Rule(_Part):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    name: str = Field(max_length=100)
     kind: str
     stream: Literal["news", "chat", "behavior"]
     severity: Severity = "medium"
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+            raise ValueError("is no name; it begins with a letter or digit and holds only those, '.', '_' and '-'")
+        return value
 
     @field_validator("when", check_fields=False)
     @classmethod
@@ -229,20 +232,20 @@ class ShareRule(CountRule):
 
 
 AnyRule = MatchRule | VolumeRule | ShareRule | AbsenceRule
-_KINDS: Mapping[str, type[_Rule]] = {
+KINDS: Mapping[str, type[_Rule]] = {
     get_args(rule.model_fields["kind"].annotation)[0]: rule
     for rule in (MatchRule, VolumeRule, ShareRule, AbsenceRule)
 }
 
 
-class _File(_Part):
+class File(_Part):
     rules: tuple[Annotated[AnyRule, Field(discriminator="kind")], ...] = ()
     receivers: dict[str, Any] = {}
 
 
 # What stands at each depth of the file besides a rule, which is of its kind: rules, conditions, one head's
 # condition.
-_PARTS: Mapping[int, type[_Part]] = {1: _File, 2: _File, 4: Conditions, 6: HeadCondition}
+PARTS: Mapping[int, type[_Part]] = {1: File, 2: File, 4: Conditions, 6: HeadCondition}
 
 
 class RuleSet:
@@ -263,79 +266,22 @@ class RuleSet:
         """The rule set with this `content`, as a database keeps it.
 
         Raises:
-            ValidationError: it is of another release.
+            pydantic.ValidationError: it is of another release.
         """
-        return cls(_File.model_validate({"rules": content}).rules)
+        return cls(File.model_validate({"rules": content}).rules)
 
     def of(self, stream: str) -> tuple[MatchRule, ...]:
         """The match rules of a stream: those that an event meets by itself."""
         return tuple(rule for rule in self.rules if isinstance(rule, MatchRule) and rule.stream == stream)
 
 
-def load_rules(path: str, labels: Mapping[str, Labels] | None = None, *, receivers: bool = True) -> RuleSet:
-    """Read and check a rules file; an empty path gives no rules.
-
-    `labels` gives, by stream, the heads that a scorer has and their labels; without it they are not checked.
-    Without `receivers` their addresses are not read, and need nothing of the environment.
-
-    Raises:
-        ConfigError: names file, line, field, and what is allowed.
-    """
-    if not path:
-        return RuleSet()
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        loaded, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise ConfigError(f"the rules file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"the rules file {path} is not UTF-8; save it as UTF-8") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the rules file {path} is no YAML: {yaml_problem(error)}") from None
-    twice = repeated_key(tree)
-    if twice is not None:
-        raise ConfigError(f"{path}, line {twice[0]}, {twice[1]}: stands here a second time; keep one of the two")
-    try:
-        file = _File.model_validate(loaded or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where, message = _found(first)
-        raise ConfigError(problem_at(path, tree, where, message)) from None
-    rules = file.rules
-    _check_names(path, tree, rules, file.receivers)
-    if labels is not None:
-        _check_labels(path, tree, rules, labels)
-
-    def tell(where: tuple[int | str, ...], message: str) -> ConfigError:
-        return ConfigError(problem_at(path, tree, where, message))
-
-    return RuleSet(rules, parse_receivers(file.receivers, tell) if receivers else None)
-
-
-def _check_names(path: str, tree: Any, rules: tuple[AnyRule, ...], receivers: Mapping[str, Any]) -> None:
-    seen: set[str] = set()
-    for index, rule in enumerate(rules):
-        for name in rule.receivers:
-            if name not in receivers:
-                known = f"this file has {', '.join(receivers)}" if receivers else "this file has no `receivers:`"
-                told = f"{name!r} is no receiver; {known}"
-                raise ConfigError(problem_at(path, tree, ("rules", index, "receivers"), told))
-        if rule.name in seen:
-            raise ConfigError(
-                problem_at(
-                    path, tree, ("rules", index, "name"), f"{rule.name!r} is taken; a name is a rule's identity"
-                )
-            )
-        seen.add(rule.name)
-
-
 def check_served(rules: RuleSet, labels: Mapping[str, Labels], bundle: str) -> None:
-    """Refuse a bundle that lacks a head or label that a rule names; `labels` as in `load_rules`.
+    """Refuse a bundle that lacks a head or label that a rule names; `labels` gives heads and labels by stream.
 
     Raises:
         ConfigError: names rule, head and label, and what the bundle has.
     """
-    for index, _, problem in _unserved(rules.rules, labels):
+    for index, _, problem in unserved(rules.rules, labels):
         rule = rules.rules[index]
         raise ConfigError(
             f"{bundle} cannot serve the rule {rule.name} (rules {rules.version}): {problem}; "
@@ -343,15 +289,10 @@ def check_served(rules: RuleSet, labels: Mapping[str, Labels], bundle: str) -> N
         )
 
 
-def _check_labels(path: str, tree: Any, rules: tuple[AnyRule, ...], labels: Mapping[str, Labels]) -> None:
-    for index, where, problem in _unserved(rules, labels):
-        raise ConfigError(problem_at(path, tree, ("rules", index, *where), problem))
-
-
-def _unserved(
+def unserved(
     rules: tuple[AnyRule, ...], labels: Mapping[str, Labels]
 ) -> Iterator[tuple[int, tuple[str, ...], str]]:
-    """Number of the rule, where in it, and what the model lacks."""
+    """Of each thing that the model lacks: the number of the rule, where in it, and what it is."""
     for index, rule in enumerate(rules):
         heads = labels.get(rule.stream, {})
         for head, of_head, label, of_label in _named(rule):
@@ -371,22 +312,6 @@ def _named(rule: AnyRule) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...
         yield head, where, each.label, (*where, "label")
     if isinstance(rule, ShareRule):
         yield rule.head, ("head",), rule.label, ("label",)
-
-
-def _found(error: ErrorDetails) -> tuple[tuple[int | str, ...], str]:
-    """Where in the file an error is, and what to say of it."""
-    where, kind = error["loc"], "match"
-    if error["type"].startswith("union_tag"):
-        allowed = [repr(each) for each in _KINDS]
-        told = f"Input should be {', '.join(allowed[:-1])} or {allowed[-1]}"
-        return (*where, "kind"), told if error["type"] == "union_tag_invalid" else f"Field required. {told}"
-    if len(where) > 2:
-        # The validator names the kind that it took between the rule's number and the field; the file does not.
-        kind, where = str(where[2]), (*where[:2], *where[3:])
-    if error["type"] == "extra_forbidden":
-        part = _KINDS[kind] if len(where) == 3 else _PARTS[len(where)]
-        return where, f"is unknown; known here are {', '.join(part.model_fields)}"
-    return where, error["msg"].removeprefix("Value error, ")
 
 
 def _hash(value: Any) -> str:

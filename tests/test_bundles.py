@@ -13,7 +13,7 @@ from helpers import NOW, SECOND, rows, settings_for, upgraded
 from models.bundle import find_bundle, load_bundle
 from pipeline import bundles
 from pipeline.bundles import Decision
-from pipeline.rules import load_rules
+from pipeline.rules_file import load_rules
 from pipeline.settings import Settings
 from pipeline.store.bundles import (
     Activation,

@@ -24,7 +24,7 @@ from pipeline.demo.stage import RULES
 from pipeline.demo.view import State, View
 from pipeline.demo.watch import Alerted, Counts, Letter, Snapshot, Watch
 from pipeline.demo.words import highlighted
-from pipeline.rules import load_rules
+from pipeline.rules_file import load_rules
 from pipeline.settings import EventSettings
 from schemas.errors import DecodeError
 from schemas.labels import STREAMS

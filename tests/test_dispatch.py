@@ -27,7 +27,7 @@ from pipeline import dispatch as dispatching
 from pipeline.deliver import MemoryOutlet
 from pipeline.dispatch import Dispatch
 from pipeline.notify import Notice
-from pipeline.rules import load_rules
+from pipeline.rules_file import load_rules
 from pipeline.store.database import Database
 from pipeline.sweep import sweep
 from schemas.counting import receivers

@@ -6,7 +6,8 @@ import pytest
 from rulebook import rule
 
 from pipeline.receivers import Rate, Receiver
-from pipeline.rules import MatchRule, RuleSet, load_rules
+from pipeline.rules import MatchRule, RuleSet
+from pipeline.rules_file import load_rules
 from schemas.errors import ConfigError
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -171,9 +172,9 @@ def test_what_an_error_says_is_shown_without_secrets(tmp_path: Path, monkeypatch
         ),
         (
             "  desk: {apprise: json://a, severity: worst}",
-            "severity: Input should be 'info', 'low', 'medium', 'high'",
+            "severity: is not allowed; allowed are 'info', 'low', 'medium', 'high'",
         ),
-        ("  desk: {apprise: json://a, resolved: maybe}", "resolved: Input should be a valid boolean"),
+        ("  desk: {apprise: json://a, resolved: maybe}", "resolved: is neither true nor false"),
         (
             "  desk: {apprise: json://a, mail: b}",
             "receivers.desk.mail: is unknown; known here are apprise, webhook, secret, alertmanager",

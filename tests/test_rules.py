@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from rulebook import rule
 
-from pipeline.rules import MatchRule, RuleSet, ShareRule, load_rules
+from pipeline.rules import MatchRule, RuleSet, ShareRule
+from pipeline.rules_file import load_rules
 from schemas.errors import ConfigError
 
 LABELS = {
@@ -50,12 +51,71 @@ def test_a_good_file_gives_its_rules(tmp_path: Path) -> None:
     assert rules.rules[0].when.heads["topic"].label == ("Dividend", "Legal | Regulation")
 
 
-@pytest.mark.parametrize("content", ["", "rules: []\n", "# nothing yet\n"])
-def test_an_empty_file_gives_no_rules(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["rules: []\n", "receivers: {}\n"])
+def test_a_file_may_want_no_rules(content: str, tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(content)
 
     assert load_rules(str(path)).rules == ()
+
+
+@pytest.mark.parametrize("content", ["", "# nothing yet\n"])
+def test_an_empty_file_is_refused_for_an_editor_may_be_about_to_write_it(content: str, tmp_path: Path) -> None:
+    told = "the rules file FILE is empty; write `rules: []` where none are wanted"
+    assert problem(tmp_path, content) == told
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    content = GOOD.replace("stream: news", "stream: mail").replace("words: [Corvane, CRVN]", "words: 7")
+
+    assert problem(tmp_path, content).splitlines() == [
+        "FILE, line 5, rules.0.stream: is not allowed; allowed are 'news', 'chat' or 'behavior'",
+        "FILE, line 8, rules.0.when.words.0: is no text; put it in quotes if it shall be one",
+    ]
+
+
+def test_names_labels_and_receivers_are_told_at_once_too(tmp_path: Path) -> None:
+    content = GOOD.replace("sentiment: {label: negative", "mood: {label: negative")
+    content = content.replace("severity: high", "receivers: [nobody]") + "receivers:\n  desk: {}\n  '!': {}\n"
+
+    first, second, third, fourth = problem(tmp_path, content).splitlines()
+    assert first == "FILE, line 6, rules.0.receivers: 'nobody' is no receiver; this file has desk, !"
+    assert second.startswith("FILE, line 10, rules.0.when.heads.mood: the model has no head 'mood'")
+    assert third.startswith("FILE, line 13, receivers.desk: ")
+    assert fourth.startswith("FILE, line 14, receivers.!: '!' is no name")
+
+
+def test_of_very_many_mistakes_the_first_are_told_and_the_others_counted(tmp_path: Path) -> None:
+    wrong = "  - {name: a b, kind: match, stream: news, when: {words: a}}\n"
+
+    *first, last = problem(tmp_path, "rules:\n" + wrong * 23).splitlines()
+    assert len(first) == 20
+    assert last == "FILE has 3 mistakes more"
+
+
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [
+        ("{words: {a: b}}", "words: is no list; write one value, or several as [one, other]"),
+        ("{attributes: [a]}", "attributes: has no names and values; write them as `name: value`"),
+        (
+            "{attributes: {region: [eu, {a: b}]}}",
+            "attributes.region: holds what is no text, number, true or false",
+        ),
+        ("{heads: {sentiment: negative}}", "heads.sentiment: has no names and values; write them"),
+        (
+            "{heads: {sentiment: {label: negative, probability: high}}}",
+            "heads.sentiment.probability: is no number",
+        ),
+        ("[a]", "has no names and values; write them"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_with_what_it_should_be(when: str, told: str, tmp_path: Path) -> None:
+    content = f"rules:\n  - {{name: a, kind: match, stream: news, when: {when}}}\n"
+
+    found = problem(tmp_path, content)
+    assert len(found.splitlines()) == 1
+    assert found.removeprefix("FILE, line 2, rules.0.when").lstrip(".: ").startswith(told)
 
 
 @pytest.mark.parametrize(
@@ -104,17 +164,21 @@ def test_without_a_model_labels_are_not_checked(tmp_path: Path) -> None:
             "stream: chat",
             "line 10, rules.0.when.heads.sentiment: the model has no head 'sentiment' for chat; it has none",
         ),
-        ("stream: news", "stream: mail", "line 5, rules.0.stream: Input should be 'news', 'chat' or 'behavior'"),
+        (
+            "stream: news",
+            "stream: mail",
+            "line 5, rules.0.stream: is not allowed; allowed are 'news', 'chat' or 'behavior'",
+        ),
         (
             "kind: match",
             "kind: surge",
-            "line 4, rules.0.kind: Input should be 'match', 'volume', 'share' or 'absence'",
+            "line 4, rules.0.kind: is not allowed; allowed are 'match', 'volume', 'share' or 'absence'",
         ),
-        ("    kind: match\n", "", "line 3, rules.0.kind: Field required. Input should be 'match'"),
+        ("    kind: match\n", "", "line 3, rules.0.kind: is missing; allowed are 'match', 'volume'"),
         (
             "severity: high",
             "severity: loud",
-            "line 6, rules.0.severity: Input should be 'info', 'low', 'medium', 'high' or 'critical'",
+            "line 6, rules.0.severity: is not allowed; allowed are 'info', 'low', 'medium', 'high' or 'critical'",
         ),
         (
             "severity: high",
@@ -135,30 +199,30 @@ def test_without_a_model_labels_are_not_checked(tmp_path: Path) -> None:
         (
             "probability: 0.7",
             "probability: 70",
-            "line 10, rules.0.when.heads.sentiment.probability: Input should be less than or equal to 1",
+            "line 10, rules.0.when.heads.sentiment.probability: is too large; allowed is 1 or less",
         ),
         (
             "probability: 0.7",
             "probability: -0.1",
-            "line 10, rules.0.when.heads.sentiment.probability: Input should be greater than or equal to 0",
+            "line 10, rules.0.when.heads.sentiment.probability: is too small; allowed is 0 or more",
         ),
         (
             "label: negative, ",
             "label: [], ",
-            "line 10, rules.0.when.heads.sentiment.label: Tuple should have at least 1 item",
+            "line 10, rules.0.when.heads.sentiment.label: is empty; name at least 1",
         ),
         (
             "label: negative, ",
             "",
-            "line 10, rules.0.when.heads.sentiment.label: Field required",
+            "line 10, rules.0.when.heads.sentiment.label: is missing",
         ),
         (
             "[Corvane, CRVN]",
             '[Corvane, ""]',
             "line 8, rules.0.when.words: holds an empty word, which every text has; take it out",
         ),
-        ("name: bad-news", "name: bad news", "line 3, rules.0.name: String should match pattern"),
-        ("name: bad-news\n    kind", "kind", "line 3, rules.0.name: Field required"),
+        ("name: bad-news", "name: bad news", "line 3, rules.0.name: is no name; it begins with a letter or digit"),
+        ("name: bad-news\n    kind", "kind", "line 3, rules.0.name: is missing"),
     ],
 )
 def test_a_mistake_is_told_with_line_and_field_and_what_is_allowed(
@@ -188,7 +252,7 @@ def test_a_name_used_twice_is_refused_where_it_stands_again(tmp_path: Path) -> N
 
 def test_a_file_that_is_a_list_is_refused(tmp_path: Path) -> None:
     assert problem(tmp_path, "- name: x\n").startswith(
-        "FILE, line 1, the file: Input should be a valid dictionary"
+        "FILE, line 1, the file: has no names and values; write them as `name: value`"
     )
 
 
@@ -297,9 +361,9 @@ def test_a_worker_takes_match_rules_only(tmp_path: Path) -> None:
         ),
         ("head: sentiment", "head: mood", "line 6, rules.0.head: the model has no head 'mood' for news; it has"),
         ("every: 30s", "colour: red", "line 10, rules.0.colour: is unknown; known here are name, kind, stream"),
-        ("every: 30s", "sensitivity: 0", "line 10, rules.0.sensitivity: Input should be greater than 0"),
+        ("every: 30s", "sensitivity: 0", "line 10, rules.0.sensitivity: is too small; allowed is more than 0"),
         ("every: 30s", "when: {}", "line 10, rules.0.when: is empty and would match every event"),
-        ("    label: negative\n", "", "line 3, rules.0.label: Field required"),
+        ("    label: negative\n", "", "line 3, rules.0.label: is missing"),
     ],
 )
 def test_a_mistake_in_a_rule_on_counts_is_told_too(old: str, new: str, told: str, tmp_path: Path) -> None:

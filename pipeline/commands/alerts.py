@@ -23,7 +23,7 @@ from pipeline.commands.output import (
 from pipeline.durations import parse_duration
 from pipeline.reach import how_they_do, named, send_test
 from pipeline.receivers import Receivers
-from pipeline.rules import load_rules
+from pipeline.rules_file import load_rules
 from pipeline.store import alert_changes, migrate, silences
 from pipeline.store.database import Database
 from pipeline.store.rebuild import rebuild

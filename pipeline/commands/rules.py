@@ -12,7 +12,8 @@ from pipeline.commands.options import MapOption, SetOption, StartOption, StepOpt
 from pipeline.commands.output import JsonOption, command, err, out, plain, run_async, settings_with, show_json
 from pipeline.files import check_stream, fields, read_lines
 from pipeline.rehearse import rehearse_database, rehearse_file
-from pipeline.rules import AbsenceRule, AnyRule, Labels, VolumeRule, load_rules
+from pipeline.rules import AbsenceRule, AnyRule, Labels, VolumeRule
+from pipeline.rules_file import load_rules
 from pipeline.surge.backtest import Backtest
 from pipeline.surge.backtest import backtest as run_backtest
 from pipeline.surge.plot import Panel, svg

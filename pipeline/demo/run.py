@@ -13,7 +13,7 @@ from pipeline.demo.signals import stopping
 from pipeline.demo.stage import Stage
 from pipeline.demo.view import State
 from pipeline.demo.watch import Watch
-from pipeline.rules import load_rules
+from pipeline.rules_file import load_rules
 
 # Of the duration, the part in which events are sent; the rest is for working them off.
 SENDING = 2 / 3
