@@ -54,16 +54,16 @@ class Gradient:
             for part in (batch.input_ids, batch.attention_mask, batch.word_mask)
         )  # [N, T]
         given, states = self._states(ids, attention, self._network.layers[head])  # [N, T, D]
-        if relation is None:
-            logits, _ = self._network.heads[head](states, words)  # [N, L]
+        reader = self._network.heads[head]
+        if isinstance(reader, LabelHead):
+            logits, _ = reader.without_ngrams(states, words)  # [N, L]
         else:
             lines = torch.arange(len(rows), device=self._device)
-            logits, _ = self._network.heads[head](states, lines, torch.from_numpy(relation).to(self._device))
+            logits, _ = reader(states, lines, torch.from_numpy(relation).to(self._device))
         chosen = logits.gather(1, torch.from_numpy(labels).to(self._device).unsqueeze(1))  # [N, 1]
         # Lines do not meet in evaluation mode, so the sum's gradient is each line's own.
         (gradient,) = torch.autograd.grad(chosen.sum(), given)  # [N, T, D]
         moved = (gradient * given).sum(dim=-1)  # [N, T]
-        reader = self._network.heads[head]
         if isinstance(reader, LabelHead) and reader.ngrams is not None:
             said = reader.ngrams.shares(ids, words)  # [N, T, L]
             moved = moved + said[torch.arange(len(rows)), :, torch.from_numpy(labels)]

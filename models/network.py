@@ -87,13 +87,20 @@ class LabelHead(nn.Module):
     def forward(self, states: Tensor, mask: Tensor, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [B, L] and attention [B, T] from states [B, T, D], a mask [B, T] and token numbers [B, T].
 
-        The numbers are read where the head has n-grams.
+        Raises:
+            ValueError: the head has n-grams, which read the numbers, and they are not given.
         """
-        pooled, alpha = self.pooling(states, mask)  # [B, D], [B, T]
-        logits = self.classifier(self.dropout(pooled))  # [B, L]
-        if self.ngrams is not None and ids is not None:
+        logits, alpha = self.without_ngrams(states, mask)
+        if self.ngrams is not None:
+            if ids is None:
+                raise ValueError("n-grams read token numbers: give ids, or call without_ngrams")
             logits = logits + self.ngrams(ids, mask)
         return logits, alpha
+
+    def without_ngrams(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the states alone say: logits [B, L] and attention [B, T]."""
+        pooled, alpha = self.pooling(states, mask)  # [B, D], [B, T]
+        return self.classifier(self.dropout(pooled)), alpha
 
 
 class EntityHead(nn.Module):

@@ -18,6 +18,7 @@ from models.bundle import TOKENIZER  # noqa: E402
 from models.corpus import Corpus  # noqa: E402
 from models.data import Example  # noqa: E402
 from models.losses import cross_entropy  # noqa: E402
+from models.network import LabelHead  # noqa: E402
 from models.ngrams import PAIRS, Ngrams, pair_places  # noqa: E402
 from models.predict import answers  # noqa: E402
 from models.recipe import HeadRecipe  # noqa: E402
@@ -194,6 +195,18 @@ def test_a_handful_of_texts_hands_the_answers_to_neither() -> None:
 
     assert 0.02 <= network < 1
     assert 0 < ngrams < 1
+
+
+def test_a_head_with_ngrams_does_not_leave_them_out_in_silence() -> None:
+    head = LabelHead(4, 3, attention_width=4, classifier_width=0, dropout=0.0).eval()
+    states, words, ids = torch.ones(1, 2, 4), torch.ones(1, 2), torch.tensor([[7, 9]])
+    without = head(states, words)[0]
+    head.ngrams = ngrams()
+
+    with pytest.raises(ValueError, match="give ids, or call without_ngrams"):
+        head(states, words)
+    assert torch.equal(head.without_ngrams(states, words)[0], without)
+    assert not torch.equal(head(states, words, ids)[0], without)
 
 
 def test_a_network_with_ngrams_is_surer_of_what_it_never_saw(bench: Bench) -> None:
