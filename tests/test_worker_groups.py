@@ -56,7 +56,10 @@ def test_sigterm_is_obeyed_while_the_group_waits_for_another_member(
 ) -> None:
     # Longer than a test waits: the group does not form before.
     deployment = deploy(kafka.servers, f"sqlite:///{tmp_path / 's.db'}", broker={"session_timeout": 3 * PATIENCE})
-    first = deployment.worker()
+    # With a database of its own: frozen, it must hold nothing but its place in the group.
+    elsewhere = f"sqlite:///{tmp_path / 'first.db'}"
+    Deployment(tmp_path, kafka.servers, elsewhere, deployment.settings.broker.prefix).prepare(topics=False)
+    first = deployment.worker(SALIENCE_DATABASE__URL=elsewhere)
     deployment.until(lambda: first.has_logged('"reading"'), "the first worker to read")
     first.process.send_signal(signal.SIGSTOP)
     second = deployment.worker()
