@@ -62,7 +62,7 @@ class RuleWatch:
 
     async def _reload(self, now: int) -> None:
         try:
-            rules = await asyncio.to_thread(load_rules, self._path, self._labels())
+            rules = await asyncio.to_thread(load_rules, self._path, self._labels(), anew=True)
             await announce(self._database, rules, self._tick, now)
         except ConfigError as error:
             log.warning("rules not taken", reason=error.reason, message=f"{error}; the rules in force stay")

@@ -20,11 +20,14 @@ Where = tuple[int | str, ...]
 _MOST = 20
 
 
-def load_rules(path: str, labels: Mapping[str, Labels] | None = None, *, receivers: bool = True) -> RuleSet:
+def load_rules(
+    path: str, labels: Mapping[str, Labels] | None = None, *, receivers: bool = True, anew: bool = False
+) -> RuleSet:
     """Read and check a rules file; an empty path gives no rules.
 
     `labels` gives, by stream, the heads that a scorer has and their labels; without it they are not checked.
-    Without `receivers` their addresses are not read, and need nothing of the environment.
+    Without `receivers` their addresses are not read, and need nothing of the environment. Read `anew`, a file
+    without `rules:` is refused: it may have been written to its half, and would end the rules in force.
 
     Raises:
         ConfigError: names file, line, field, and what is allowed, a line for each mistake.
@@ -36,6 +39,8 @@ def load_rules(path: str, labels: Mapping[str, Labels] | None = None, *, receive
         file = File.model_validate(loaded)
     except ValidationError as error:
         raise _mistakes(path, tree, dict.fromkeys(map(_found, error.errors()))) from None
+    if anew and "rules" not in file.model_fields_set:
+        raise ConfigError(f"the rules file {path} has no `rules:`; write `rules: []` where none are wanted")
     problems = [*_of_names(file)]
     if labels is not None:
         problems += [(("rules", index, *where), told) for index, where, told in unserved(file.rules, labels)]

@@ -131,15 +131,25 @@ async def test_an_edit_outlasts_an_outage(database_url: str, tmp_path: Path) -> 
     assert [each["version"] for each in found if each["active_tick"] is not None][3:] == [version] * 3
 
 
-async def test_a_file_that_somebody_is_writing_is_not_taken_up(database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "rules.yaml is empty; write `rules: []` where none are wanted"),
+        ("# our rules\nreceivers: {}\n", "rules.yaml has no `rules:`; write `rules: []` where none are wanted"),
+    ],
+    ids=["empty", "half"],
+)
+async def test_a_file_that_somebody_is_writing_is_not_taken_up(
+    content: str, told: str, database_url: str, tmp_path: Path
+) -> None:
     async with day(database_url, tmp_path, rule()) as today:
-        (tmp_path / "rules.yaml").write_text("")
+        (tmp_path / "rules.yaml").write_text(content)
         with capture_logs() as logs:
             await today.take_up()
         found = await rows(today.database, rule_activations)
 
     assert len(found) == 3
-    assert "rules.yaml is empty; write `rules: []` where none are wanted" in logs[-1]["message"]
+    assert told in logs[-1]["message"]
 
 
 async def test_a_rule_that_moves_to_another_stream_leaves_the_alert_of_the_first(

@@ -135,7 +135,11 @@ class Deployment:
     def logs(self) -> str:
         """How far each partition is, and what each worker has said."""
         logs = "\n".join(f"--- worker {worker.index}\n{worker.log()[-3000:]}" for worker in self.workers)
-        return f"{self.standings()}\n{logs}"
+        try:
+            return f"{self.standings()}\n{logs}"
+        except Exception as error:
+            # Broker or database may be away, and what the test waited for must still be told.
+            return f"standings are not to be had: {error!r}\n{logs}"
 
     def standings(self) -> str:
         """A line for each partition: what the database and the broker know of it, and who reads it."""
